@@ -15,22 +15,19 @@ import torch
 
 from vpt.core import environment
 from vpt.data.dataset import Dataset
-from vpt.data.listings import kind_of_source, name_of_source
-from vpt.data.loading import refuse_columns
-from vpt.data.table_columns import TableColumns
+from vpt.data.listings import name_of_source
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import PreparedData, Task
+from vpt.tasks.base import Task
 from vpt.tasks.batch_size import with_batch_size, with_largest_batch
-from vpt.tasks.classification.config import default_steps, refuse_ineffective_crop
 from vpt.tasks.classification.continuation import init_options
 from vpt.tasks.classification.earlier_defaults import as_begun, note_on_defaults
 from vpt.tasks.evaluation import Evaluation
+from vpt.tasks.prepared_data import PreparedData
 from vpt.tasks.registry import TASKS, find_task
 from vpt.tasks.run_pictures import draw_run, report_run
-from vpt.tasks.segmentation.config import refuse_ineffective_weights
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed
 from vpt.training.callbacks import LoggingCallback
 from vpt.training.job import Job, RunResult
@@ -91,23 +88,15 @@ def make_job(
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
     if chosen.get("batch_size") == "auto":
         del chosen["batch_size"]  # which the run finds
-    if found.name == "classification":
-        refuse_ineffective_crop(given)
-        columns = TableColumns.of(given)
-        if isinstance(data, Dataset):
-            refuse_columns(data, columns, data)
-        chosen = default_steps(parse_method(method), chosen, fresh_head="init" not in given)
-        chosen["label_kind"] = kind_of_source(data, columns)
-        given.setdefault("ridge", "default")
-    else:
-        refuse_ineffective_weights(chosen)
-    config = found.config_class.for_method(parse_method(method), **chosen)
+    parsed = parse_method(method)
+    config, given = found.configure(data, parsed, chosen, given)
     if "optimizer" in chosen and "learning_rate" not in chosen:
-        usual = found.config_class.for_method(parse_method(method), **{**chosen, "optimizer": None}).training.optimizer
-        if config.training.optimizer != usual:
+        optimizer = config.training.optimizer
+        usual = found.configure(data, parsed, {**chosen, "optimizer": None}, given)[0].training.optimizer
+        if optimizer != usual:
             raise SpecError(
-                f"optimizer is {config.training.optimizer}, and the default learning rate of {method} is for {usual}; "
-                "give a learning_rate"
+                f"optimizer is {optimizer}, and the default learning rate of {method} is for {usual}; give a "
+                "learning_rate"
             )
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):

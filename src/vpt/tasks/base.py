@@ -1,14 +1,10 @@
-"""The protocol of a task: what a run asks of classification, segmentation, and any other task, and of its data."""
+"""The protocol of a task: what a run asks of classification, segmentation, and any other task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from vpt.backbones import Backbone
@@ -18,141 +14,15 @@ from vpt.data.dataset import Dataset
 from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
+from vpt.methods.base import Method
 from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.evaluation import Evaluation, make_evaluation
-from vpt.tasks.pictures import Picture
+from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.prediction import Prediction
-from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig, fit
+from vpt.tasks.prepared_data import PreparedData
+from vpt.training import Callback, TaskConfig
 from vpt.training.job import Job
-
-NUM_EXAMPLES = 3  # images of a class
-
-
-@dataclass(frozen=True)
-class PreparedData(ABC):
-    """The backbone and the data of a run. Tasks add the images in their own form, and how a model learns from them.
-
-    Attributes:
-        backbone: The backbone, with the preprocessing of the job.
-        name: Name of the data.
-        classes: Names of the classes.
-        images: Number of images of each split.
-        notes: Messages that the user should read.
-        trained_on: Marks of the training images, see `vpt.data.training_marks`; empty for data in memory.
-    """
-
-    backbone: Backbone
-    name: str
-    classes: tuple[str, ...]
-    images: dict[str, int]
-    notes: list[str]
-    trained_on: list[str]
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """What was recognized in the data that other commands need to read labels as training did."""
-        return {}
-
-    @property
-    def eval_split(self) -> str:
-        """The split that is scored: test, or val where there is no test, or train where there is neither."""
-        return next(split for split in ("test", "val", "train") if split in self.images)
-
-    @abstractmethod
-    def digest(self) -> str:
-        """Return a digest of all images and labels."""
-
-    def examples(self) -> dict[str, list[NDArray[np.uint8]]]:
-        """Return up to three training images (height, width, 3) of each class, for up to 20 classes."""
-        return {}
-
-    @abstractmethod
-    def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:
-        """Return the objective, and initialize what depends on training images.
-
-        Args:
-            model: The model, on its device.
-            callback: Receiver of notes.
-            resumed: True if a checkpoint replaces the initial weights.
-
-        Returns:
-            The objective.
-        """
-
-    def train(
-        self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
-    ) -> tuple[TunedModel, list[EpochMetrics]]:
-        """Train a model.
-
-        Args:
-            model: The model, on its device.
-            config: Training configuration.
-            callback: Receiver of progress.
-            checkpoint: File that is written after each epoch, and resumed from if it exists. Default: no checkpoint.
-
-        Returns:
-            The trained model, which is the one that was given unless the task adds to its head, and the metrics of each
-            epoch. The errors are those of `vpt.training.fit`.
-        """
-        if config.training.needs_val and self.eval_split == "val":
-            callback.on_note("without a test split, the score is of val, which also decides on the weights: optimistic")
-        resumed = checkpoint is not None and checkpoint.exists()
-        objective = self.objective(model, callback, resumed=resumed)
-        return model, fit(model, objective, config, checkpoint=checkpoint, callback=callback)
-
-    @abstractmethod
-    def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:
-        """Return the scores of a model on a split.
-
-        Args:
-            model: The model.
-            split: Name of the split.
-            on_image: Function that receives the number of scored images and of all images.
-
-        Returns:
-            The scores.
-        """
-
-    def score(self, model: TunedModel, callback: Callback) -> Evaluation:
-        """Score a model on `eval_split`.
-
-        Args:
-            model: The model.
-            callback: Receiver of progress.
-
-        Returns:
-            The scores.
-        """
-        split = self.eval_split
-        scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
-        evaluation = make_evaluation(split, self.images[split], scores, self.classes)
-        return replace(evaluation, pictures=partial(self.pictures, model, scores, split))
-
-    def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
-        """Return pictures of what a model predicts.
-
-        Args:
-            model: The model.
-            scores: Its scores on the split.
-            split: Name of the split.
-
-        Returns:
-            The pictures; none unless the task has some.
-        """
-        return []
-
-    def measure_init(self, model: TunedModel) -> dict[str, Any] | None:
-        """Measure the classes of the tuned file that training went on from, before and after it.
-
-        Args:
-            model: The trained model.
-
-        Returns:
-            JSON values, or None if training began anew.
-        """
-        return None
 
 
 class Task(ABC):
@@ -241,6 +111,28 @@ class Task(ABC):
         Raises:
             DataError: Images or labels cannot be used; the message names all of them.
         """
+
+    def configure(
+        self, data: str | Path | Dataset, method: Method, training: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[TaskConfig, dict[str, Any]]:
+        """Return the training configuration of a run, and its other options.
+
+        Plans of experiments, whose rows may have options that they do not need, do without.
+
+        Args:
+            data: The data of the run.
+            method: The method.
+            training: Options of training that a user gives, by name.
+            options: Other options that a user gives, by name.
+
+        Returns:
+            The configuration and the other options, with defaults that depend on the method, on the data or on one
+            another.
+
+        Raises:
+            SpecError: An option is out of range, or has no effect beside the others.
+        """
+        return self.config_class.for_method(method, **training), dict(options)
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:
         """Return the model with its method and its head, on the CPU.

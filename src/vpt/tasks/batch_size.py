@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from vpt.methods.registry import parse_method
-from vpt.tasks.base import PreparedData, Task
+from vpt.tasks.base import Task
 from vpt.tasks.classification.config import ClassificationConfig, default_steps
+from vpt.tasks.prepared_data import PreparedData
 from vpt.training import distributed
 from vpt.training.batch_size import find_batch_size
 from vpt.training.job import Job

@@ -2,9 +2,9 @@
 
 from vpt.core.text import format_bytes, format_duration
 from vpt.plots import figures
-from vpt.tasks.base import PreparedData
 from vpt.tasks.drawing import draw_evaluation
 from vpt.tasks.evaluation import Evaluation
+from vpt.tasks.prepared_data import PreparedData
 from vpt.tasks.registry import TASKS
 from vpt.tasks.report import Report, check_command, write_report
 from vpt.training import Callback

@@ -14,7 +14,6 @@ from torch import Tensor
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
-from vpt.tasks.base import NUM_EXAMPLES, PreparedData
 from vpt.tasks.classification.calibration import describe_calibration, notes_on_scores
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.continuation import measure_old_classes
@@ -32,6 +31,7 @@ from vpt.tasks.classification.ridge_head import (
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.pictures import Picture, confident_mistakes
+from vpt.tasks.prepared_data import NUM_EXAMPLES, PreparedData
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig
 from vpt.training.evaluation import Scores, predict_logits
 from vpt.training.feature_cache import cache_frozen_features

@@ -14,33 +14,39 @@ from vpt.data.dataset import Dataset
 from vpt.data.decode_cache import decode_cached
 from vpt.data.find_images import find_images
 from vpt.data.image_inputs import ImageInput
-from vpt.data.loading import load_dataset, load_scored_dataset
+from vpt.data.listings import kind_of_source
+from vpt.data.loading import load_dataset, load_scored_dataset, refuse_columns
 from vpt.data.overview import overview_of_classes
+from vpt.data.table_columns import TableColumns
 from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
+from vpt.methods.base import Method
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import PreparedData, Task
+from vpt.tasks.base import Task
 from vpt.tasks.classification.calibration import notes_on_scores
-from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
+from vpt.tasks.classification.config import (
+    ClassificationConfig,
+    ClassificationOptions,
+    default_steps,
+    refuse_ineffective_crop,
+)
 from vpt.tasks.classification.continuation import class_names, join_classes, start_from
 from vpt.tasks.classification.decoded_splits import decode_splits, select_splits
 from vpt.tasks.classification.label_checks import check_options_of_labels, joins_by_default
 from vpt.tasks.classification.prediction import confidences, evaluate, picture_mistakes, predict
 from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.classification.rejection import check_rejection, measure_rejection
-from vpt.tasks.classification.ridge_head import (
-    trains_first,
-    wide_model,
-)
+from vpt.tasks.classification.ridge_head import trains_first, wide_model
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
+from vpt.tasks.prepared_data import PreparedData
 from vpt.training import Callback, TaskConfig, distributed
 from vpt.training.job import Job
 from vpt.training.streaming import choose_loading, stream_splits
@@ -68,6 +74,17 @@ class ClassificationTask(Task):
 
     def default_head(self, module: nn.Module) -> str:  # noqa: D102
         return "linear"
+
+    def configure(  # noqa: D102
+        self, data: str | Path | Dataset, method: Method, training: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[TaskConfig, dict[str, Any]]:
+        refuse_ineffective_crop(options)
+        columns = TableColumns.of(options)
+        if isinstance(data, Dataset):
+            refuse_columns(data, columns, data)
+        training = default_steps(method, training, fresh_head="init" not in options)
+        config = ClassificationConfig.for_method(method, label_kind=kind_of_source(data, columns), **training)
+        return config, {"ridge": "default", **options}
 
     def prepare(self, job: Job, callback: Callback) -> ClassificationData:  # noqa: D102
         config, options = job.config, job.options

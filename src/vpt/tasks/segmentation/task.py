@@ -22,15 +22,17 @@ from vpt.data.segmentation_pairs import PairNames
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
+from vpt.methods.base import Method
 from vpt.methods.linear import Linear
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
-from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
+from vpt.tasks.base import Task
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
-from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.prepared_data import NUM_EXAMPLES, PreparedData
+from vpt.tasks.segmentation.config import SegmentationConfig, refuse_ineffective_weights
 from vpt.tasks.segmentation.discriminant import check_head, check_options, solve_head
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.pair_reader import PairReader
@@ -146,6 +148,12 @@ class SegmentationTask(Task):
         """
         resolutions = {stage["reduction"] for stage in getattr(module, "feature_info", [])}
         return "fpn" if len(resolutions) > 1 else "setr_pup"
+
+    def configure(  # noqa: D102
+        self, data: str | Path | Dataset, method: Method, training: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[TaskConfig, dict[str, Any]]:
+        refuse_ineffective_weights(training)
+        return super().configure(data, method, training, options)
 
     def load_backbone(self, job: Job) -> Backbone:
         """Return the backbone of a job, with its preprocessing.
