@@ -14,10 +14,10 @@ from vpt import TunedModel, attach
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
-def tuned(family: str, method: str, scale: float = 1.0) -> TunedModel:
+def tuned(family: str, method: str, scale: float = 1.0, *, head: str | None = None) -> TunedModel:
     """A tuned model whose own weights are large enough to matter."""
     torch.manual_seed(0)
-    model = attach(backbone_of(family), method, 3).eval()
+    model = attach(backbone_of(family), method, 3, head=head).eval()
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.add_(scale * torch.randn_like(weight))

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from helpers.families import backbone_of, images
-from vpt import TunedModel, attach
+from helpers.references import tuned
+from vpt import METHODS, TunedModel, attach
 
 CASES = [
-    ("vit", "cross(length=2)", None),
-    ("vit", "adaptive(length=2)", None),
-    ("vit", "head2toe", None),
+    *(("vit", method, None) for method in METHODS if method != "sidetune"),
+    ("vit", "sidetune(network=test_convnext)", None),
     ("vit", "vpt(length=2)", "multi_block(blocks=all)"),
     ("vit", "linear", "linear(levels=3)"),
-    ("vit", "prefix(length=2)", None),
     ("swin", "vpt(length=2, depth=shallow)", None),
     ("swin", "cross(length=2)", None),
 ]
@@ -27,7 +26,7 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "method", "head"), CASES)
 def test_two_threads_in_lockstep_get_the_logits_of_their_own_images(family: str, method: str, head: str | None) -> None:
-    model, barrier = attach(backbone_of(family), method, 3, head=head).eval(), Barrier(2, timeout=60)
+    model, barrier = tuned(family, method, scale=0.1, head=head), Barrier(2, timeout=60)
     batches = [images(2, seed) for seed in (1, 2)]
 
     @torch.no_grad()

@@ -3,6 +3,8 @@
 import threading
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor, nn
+
 T = TypeVar("T")
 
 
@@ -36,3 +38,23 @@ class ForwardState(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
+
+
+class KeepInput(nn.Module):
+    """Replacement of a norm, which keeps its input for a module that runs later in the same pass."""
+
+    def __init__(self, norm: nn.Module, state: ForwardState[Tensor]) -> None:
+        """Wrap a norm.
+
+        Args:
+            norm: The norm.
+            state: Where the input is kept.
+        """
+        super().__init__()
+        self.norm = norm
+        self.state = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the input, and return what the norm makes of it."""
+        self.state.set(x)
+        return self.norm(x)  # type: ignore[no-any-return]

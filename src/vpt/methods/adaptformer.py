@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vpt.attention.forward_state import ForwardState, KeepInput
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
 from vpt.methods.adapter import Bottleneck
 from vpt.methods.base import Injection, Method, Wrapper
-from vpt.methods.references import refer
 
 
 @dataclass(frozen=True)
@@ -51,29 +51,16 @@ class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2
         for path in layout.blocks if self.before_norm else ():
             block_layout = layout.block_layout(trunk.get_submodule(path))
             if block_layout is not None and (mlp := f"{path}.{block_layout.mlp}") in branches:
-                wrappers[f"{path}.{block_layout.norm2}"] = partial(_KeepInput, branch=branches[mlp])
+                wrappers[f"{path}.{block_layout.norm2}"] = partial(KeepInput, state=branches[mlp].before)
         return Injection(wrappers=wrappers)
 
 
 class _Branch(Bottleneck):
-    """The parallel branch, which keeps the input of the norm from there to the MLP of one forward pass."""
+    """The parallel branch, with the input of the norm before the MLP."""
 
-    before: Tensor | None = None
-
-
-class _KeepInput(nn.Module):
-    """Replacement of the norm before an MLP, which hands its input to the branch."""
-
-    branch: _Branch
-
-    def __init__(self, norm: nn.Module, branch: _Branch) -> None:
-        super().__init__()
-        self.norm = norm
-        refer(self, branch=branch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.branch.before = x
-        return self.norm(x)  # type: ignore[no-any-return]
+    def __init__(self, width: int, hidden_dim: int, activation: nn.Module) -> None:
+        super().__init__(width, hidden_dim, activation)
+        self.before: ForwardState[Tensor] = ForwardState()
 
 
 class _ParallelAdapter(nn.Module):
@@ -86,6 +73,6 @@ class _ParallelAdapter(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        before, self.branch.before = self.branch.before, None
-        branch = self.branch(x if before is None else before)
+        before = self.branch.before
+        branch = self.branch(before.pop() if before.is_set else x)
         return self.mlp(x, *context) + self.scale * branch  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.attention.forward_state import ForwardState
+from vpt.attention.forward_state import ForwardState, KeepInput
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper, compose
@@ -71,7 +71,7 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
         wrappers |= {path: compose(wrapper, _normalize_by_inner_norm) for path, wrapper in from_maps.items()}
         for index, prompts in enumerate(maps, 1):
             _, names = prompted_block(trunk, layout, index)
-            wrappers[f"{layout.blocks[index]}.{names.norm1}"] = partial(_KeepInput, prompts=prompts)
+            wrappers[f"{layout.blocks[index]}.{names.norm1}"] = partial(KeepInput, state=prompts.tokens)
         modules = {"prompts": nn.ModuleList([first, *maps])}
         return Injection(modules=modules, wrappers=wrappers, fixed_image_size=True)
 
@@ -92,7 +92,7 @@ class _SkipMLP(nn.Module):
 class _MapPrompts(nn.Module):
     """Prompts of a block, from the tokens that enter it.
 
-    Those come from `_KeepInput`, as attention sees them after the block's norm.
+    Those come from `KeepInput`, as attention sees them after the block's norm.
     """
 
     mlp: nn.Module
@@ -118,23 +118,8 @@ class _MapPrompts(nn.Module):
         return self.mlp(sums)  # type: ignore[no-any-return]
 
 
-class _KeepInput(nn.Module):
-    """Replacement of the first norm of a block, which hands its input to the prompts of the block."""
-
-    prompts: _MapPrompts
-
-    def __init__(self, norm: nn.Module, prompts: _MapPrompts) -> None:
-        super().__init__()
-        self.norm = norm
-        refer(self, prompts=prompts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.prompts.tokens.set(x)
-        return self.norm(x)  # type: ignore[no-any-return]
-
-
 def _normalize_by_inner_norm(attention: nn.Module) -> nn.Module:
-    """Let the prompts of an attention pass the block's norm without `_KeepInput`, which is for the tokens."""
+    """Let the prompts of an attention pass the block's norm without `KeepInput`, which is for the tokens."""
     keys: Any = attention.kv_prompts
     refer(keys, norm=keys.norm.norm)
     return attention
