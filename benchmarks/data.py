@@ -26,8 +26,8 @@ from report import write_section
 from vpt import attach, load_backbone
 from vpt.core.text import pluralize
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.decoding.cache import decode_cached
 from vpt.training import DeviceDataset, Examples
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from vpt.backbones import load_backbone
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
 from vpt.experiments.report import provenance
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.significance import std

@@ -26,7 +26,7 @@ from PIL import Image
 import vpt
 from measure import format_quartiles, quartiles, summarize, time_paired
 from report import write_section
-from vpt.data.synthetic import generate
+from vpt.data.synthetic.tasks import generate
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],

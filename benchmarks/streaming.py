@@ -27,10 +27,10 @@ from PIL import Image
 from data import draw_jpegs
 from measure import format_quartiles, quartiles
 from report import write_section
-from vpt.data.batch_decoding import BatchRequest
-from vpt.data.image_files import capture_warnings
-from vpt.data.image_inputs import read_image
-from vpt.data.image_stream import ImageLoader
+from vpt.data.decoding.batches import BatchRequest
+from vpt.data.decoding.stream import ImageLoader
+from vpt.data.images.files import capture_warnings
+from vpt.data.images.inputs import read_image
 from vpt.data.preprocessing import Preprocessing
 
 INTERVAL = 0.1  # seconds between two looks at the memory

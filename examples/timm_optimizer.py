@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import vpt
-from vpt.data.synthetic import generate
+from vpt.data.synthetic.tasks import generate
 
 backbone = vpt.load_backbone("vit_nano_patch12_48")  # its weights are part of the package
 images, labels = generate("digits", 240, seed=0)  # uint8 (240, 48, 48, 3), int64 (240,)

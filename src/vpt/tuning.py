@@ -15,7 +15,7 @@ import torch
 
 from vpt.core import environment
 from vpt.data.dataset import Dataset
-from vpt.data.listings import name_of_source
+from vpt.data.tables.listings import name_of_source
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file

@@ -17,7 +17,7 @@ from helpers.brightness import CLASSES, draw, encoded, write_photos
 from helpers.command_line import exit_code
 from helpers.command_line import vpt as command
 from vpt.analysis import features
-from vpt.data.images import decode_to_tempdir
+from vpt.data.decoding.arrays import decode_to_tempdir
 from vpt.data.loading import load_dataset
 from vpt.errors import ExitCode
 from vpt.model import tuned_file

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from vpt.backbones.loading import load_backbone
 from vpt.core.foreign_files import describe_foreign_file
-from vpt.data.image_files import UnreadableImageError, open_rgb
+from vpt.data.images.files import UnreadableImageError, open_rgb
 from vpt.errors import BackboneError
 
 CONTENTS = {

@@ -15,8 +15,8 @@ from torchvision.datasets import ImageFolder
 
 from helpers.families import backbone_of
 from vpt import load_backbone
-from vpt.data.image_folder import read_image_folder
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.folders.class_folders import read_image_folder
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from helpers.command_line import SMALL, command_names, exit_code, vpt
 from helpers.json_answers import closed_validator
 from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS
-from vpt.data import images
+from vpt.data.decoding import arrays as images
 from vpt.errors import ExitCode
 from vpt.model.header import inspect
 

@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from vpt.data.class_colors import _distances, arrange_colors, class_colors, count_borders
-from vpt.data.masks import LABEL_SCHEMES, palette
+from vpt.data.masks.class_colors import _distances, arrange_colors, class_colors, count_borders
+from vpt.data.masks.schemes import LABEL_SCHEMES, palette
 
 # From the label files of their authors.
 PUBLISHED = {

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data import decode_cache
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.images import DecodedImages
+from vpt.data.decoding import cache as decode_cache
+from vpt.data.decoding.arrays import DecodedImages
+from vpt.data.decoding.cache import decode_cached
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from vpt.core import optional
-from vpt.data import image_files
 from vpt.data.dataset import Split
-from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, supported_formats
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.decoding.value_checks import value_range_notes
+from vpt.data.images import files as image_files
+from vpt.data.images.files import UnreadableImageError, open_rgb, read_rgb, supported_formats
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.value_checks import value_range_notes
 from vpt.errors import DataError, VptError
 
 tifffile = pytest.importorskip("tifffile", reason="the extra deep is not installed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vpt.data.folder_names import find_split_names, parse_split_names
+from vpt.data.folders.names import find_split_names, parse_split_names
 from vpt.data.loading import load_dataset
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError, SpecError

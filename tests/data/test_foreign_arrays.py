@@ -11,7 +11,7 @@ import torch
 
 import vpt
 from helpers.families import backbone_of
-from vpt.data.value_range import parse_value_range
+from vpt.data.images.value_range import parse_value_range
 from vpt.errors import DataError
 
 GOOD = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
@@ -60,8 +60,8 @@ def test_array_that_is_no_image_is_refused_by_every_call(name: str, model: vpt.T
 
 
 def test_value_range_reads_no_booleans_or_texts() -> None:
-    from vpt.data.image_files import UnreadableImageError
-    from vpt.data.image_inputs import read_image
+    from vpt.data.images.files import UnreadableImageError
+    from vpt.data.images.inputs import read_image
 
     for name in ("text", "objects", "complex", "dates"):
         with pytest.raises(UnreadableImageError, match=r"an array of .*; give uint8 in 0..255 or float in 0..1"):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.foreign_labels import describe_foreign_labels, find_sidecars
 from vpt.data.loading import load_dataset
 from vpt.data.overview import check_folder
+from vpt.data.tables.foreign_labels import describe_foreign_labels, find_sidecars
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.image_folder import read_image_folder
+from vpt.data.folders.class_folders import read_image_folder
 from vpt.data.loading import load_dataset
-from vpt.data.synthetic import TASKS
+from vpt.data.synthetic.tasks import TASKS
 from vpt.errors import DataError, SpecError
 
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from vpt.data.dataset import Split
-from vpt.data.image_files import UnreadableImageError
-from vpt.data.image_inputs import read_image
+from vpt.data.images.files import UnreadableImageError
+from vpt.data.images.inputs import read_image
 from vpt.errors import DataError
 from vpt.training.batches import Examples
 

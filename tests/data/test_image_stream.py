@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.batch_decoding import CHUNK, BatchRequest
 from vpt.data.dataset import Split
-from vpt.data.image_stream import ImageLoader, StreamedImages
+from vpt.data.decoding.batches import CHUNK, BatchRequest
+from vpt.data.decoding.stream import ImageLoader, StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 

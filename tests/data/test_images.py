@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.dataset import Split
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, StorageError
 

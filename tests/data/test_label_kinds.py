@@ -10,7 +10,7 @@ import torch
 
 from helpers.brightness import draw
 from vpt.data.dataset import Dataset, Split
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.data.overview import overview_of_classes
 from vpt.data.splits import fill_missing_splits
 from vpt.errors import DataError

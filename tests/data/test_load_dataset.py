@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vpt.data.dataset import Split
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vpt.data.mask_files import load_mask, load_pair
-from vpt.data.masks import parse_labels
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.files import load_mask, load_pair
+from vpt.data.masks.schemes import parse_labels
 from vpt.errors import DataError, SpecError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

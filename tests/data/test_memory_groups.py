@@ -12,8 +12,8 @@ from sklearn.model_selection import GroupKFold
 import vpt
 from helpers.brightness import ColumnDataset, draw, encoded
 from vpt.data.folds import assign_folds
-from vpt.data.in_memory import dataset_from_memory
-from vpt.data.memory_groups import number_groups
+from vpt.data.memory.datasets import dataset_from_memory
+from vpt.data.memory.groups import number_groups
 from vpt.data.splits import fill_missing_splits
 
 PIXELS, LABELS = draw(40)

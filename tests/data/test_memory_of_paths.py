@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vpt.data.batch_decoding import BatchDecoder
-from vpt.data.folder_walk import stamp_files, walk_images
+from vpt.data.decoding.batches import BatchDecoder
+from vpt.data.folders.walk import stamp_files, walk_images
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.task_detection import detect_task

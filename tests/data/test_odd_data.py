@@ -13,8 +13,8 @@ from PIL import Image
 
 import vpt
 from vpt import attach
-from vpt.data.in_memory import dataset_from_memory
 from vpt.data.loading import load_dataset
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.errors import DataError, SpecError
 from vpt.tasks.registry import find_task
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
 from vpt.errors import DataError
 
 VALUES = np.repeat(np.array([0, 1, 2], np.uint8), 8)[None].repeat(16, 0)

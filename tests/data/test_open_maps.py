@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.decoding.cache import decode_cached
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 from vpt.training import feature_cache

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vpt.data.find_images import find_images
 from vpt.data.loading import load_dataset, load_scored_dataset
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
 from vpt.data.training_marks import has_marked, make_marks
 from vpt.errors import DataError
 

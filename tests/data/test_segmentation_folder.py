@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from helpers.segmentation import write_split
-from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
-from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, palette
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.augmentation import JointAugmentation
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.files import load_pair
+from vpt.data.masks.schemes import IGNORE_INDEX, LABEL_SCHEMES, palette
 from vpt.errors import DataError, SpecError
 
 

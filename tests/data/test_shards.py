@@ -15,10 +15,10 @@ from PIL import Image
 
 from helpers.brightness import draw, encoded
 from vpt.core.input_files import OUTSIDE_VARIABLE
-from vpt.data.image_inputs import read_image
+from vpt.data.folders.shards import find_shards, read_shards
+from vpt.data.images.inputs import read_image
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.overview import check_folder
-from vpt.data.shards import find_shards, read_shards
 from vpt.data.training_marks import has_marked, make_marks
 from vpt.errors import DataError
 

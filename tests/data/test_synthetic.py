@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vpt.data import synthetic_scenes
-from vpt.data.drawing import BALL, HEART, KITE, NONE, Scene, render
-from vpt.data.synthetic import TASKS, generate, generate_splits
+from vpt.data.synthetic import scenes as synthetic_scenes
+from vpt.data.synthetic.drawing import BALL, HEART, KITE, NONE, Scene, render
+from vpt.data.synthetic.tasks import TASKS, generate, generate_splits
 from vpt.errors import DataError
 
 RENDERED_TASKS = [name for name in TASKS if name != "digits"]

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from vpt.data.dataset import Split
-from vpt.data.image_files import UnreadableImageError, open_rgb
-from vpt.data.image_inputs import read_image, read_size
-from vpt.data.images import decode
-from vpt.data.mask_files import load_pair
+from vpt.data.decoding.arrays import decode
+from vpt.data.decoding.value_checks import value_range_notes
+from vpt.data.images.files import UnreadableImageError, open_rgb
+from vpt.data.images.inputs import read_image, read_size
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.files import load_pair
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.segmentation_folder import load_segmentation_dataset
-from vpt.data.value_checks import value_range_notes
 
 tifffile = pytest.importorskip("tifffile", reason="the extra deep is not installed")
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, random_split
 
 from helpers.brightness import PairDataset, draw
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.errors import DataError
 
 DATA = PairDataset(*draw(12))  # whose classes are light, dark

@@ -15,16 +15,16 @@ from PIL import Image
 from helpers.brightness import ColumnDataset
 from vpt import evaluate, inspect, load, predict
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.image_files import UnreadableImageError, open_rgb
-from vpt.data.image_inputs import read_image
-from vpt.data.in_memory import dataset_from_memory
-from vpt.data.mask_files import load_pair
+from vpt.data.decoding.cache import decode_cached
+from vpt.data.decoding.value_checks import value_range_notes
+from vpt.data.folders.shards import TarImage
+from vpt.data.images.files import UnreadableImageError, open_rgb
+from vpt.data.images.inputs import read_image
+from vpt.data.images.value_range import parse_value_range
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.files import load_pair
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.segmentation_folder import load_segmentation_dataset
-from vpt.data.shards import TarImage
-from vpt.data.value_checks import value_range_notes
-from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.serving.bank import Bank
 from vpt.serving.server import _prepare

@@ -21,7 +21,7 @@ from vpt.attention.detection import detect_layout, structural_copy
 from vpt.backbones import load_backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.cli.ablate import command
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError, StorageError, TrainingError, VptError
 from vpt.experiments.ablation import ablate

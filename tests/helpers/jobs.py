@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.training.job import Job
 from vpt.tuning import make_job
 

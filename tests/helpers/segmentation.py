@@ -11,8 +11,8 @@ from torch import nn
 
 from vpt import attach
 from vpt.backbones import Backbone
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.schemes import IGNORE_INDEX
 
 
 def write_split(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: int = 1) -> None:

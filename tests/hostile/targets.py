@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from vpt.core.spec import split_terms
-from vpt.data.image_files import UnreadableImageError, read_rgb
-from vpt.data.listings import read_listing
+from vpt.data.folders.shards import read_shards
+from vpt.data.images.files import UnreadableImageError, read_rgb
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.shards import read_shards
+from vpt.data.tables.listings import read_listing
 from vpt.errors import VptError
 from vpt.experiments.plan_schema import plan_model
 from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate

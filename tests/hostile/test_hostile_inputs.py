@@ -20,8 +20,8 @@ from safetensors.torch import save as serialize
 import vpt
 from hostile import archive_files, generators
 from hostile.entries import COUNTS, clear, command, count_tried, inputs_of, picture, raw_errors, take_turns
-from vpt.data.decode_cache import decode_cached
-from vpt.data.image_stream import ImageLoader, StreamedImages
+from vpt.data.decoding.cache import decode_cached
+from vpt.data.decoding.stream import ImageLoader, StreamedImages
 from vpt.data.loading import load_dataset
 from vpt.experiments.plan_file import load_experiment
 from vpt.serving.bank import Bank

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vpt.core.input_files import OUTSIDE_VARIABLE
 from vpt.data.loading import load_dataset
-from vpt.data.table_images import read_table_images
+from vpt.data.tables.images import read_table_images
 from vpt.errors import VptError
 from vpt.experiments.plan_file import load_experiment
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from hostile import targets
 from vpt.core.spec import Parsable, parse
-from vpt.data.list_files import read_list_files
 from vpt.data.preprocessing import Preprocessing
+from vpt.data.tables.list_files import read_list_files
 from vpt.model.header import Header
 from vpt.model.label_kinds import Regression, SingleLabel
 

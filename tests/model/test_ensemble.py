@@ -10,7 +10,7 @@ import torch
 
 from helpers.families import backbone_of, images
 from vpt import METHODS, TunedModel, attach, load_backbone
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.label_kinds import LabelKind, MultiLabel, Regression, SingleLabel

@@ -18,7 +18,7 @@ from helpers.families import backbone_of
 from vpt import TunedModel, attach, predict
 from vpt.cli import main
 from vpt.core.text import format_number
-from vpt.data.image_files import open_rgb
+from vpt.data.images.files import open_rgb
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, ExitCode, SpecError, TunedFileError
 from vpt.export import export_backbone, export_task

@@ -20,7 +20,7 @@ import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
 from vpt.core.text import describe_status
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.data.training_marks import has_marked
 from vpt.errors import TrainingError
 from vpt.search.backbones import advise

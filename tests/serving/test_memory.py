@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from helpers.serving import png, predict, refused_predict, running_server
-from vpt.data.image_files import read_rgb
+from vpt.data.images.files import read_rgb
 from vpt.serving.bank import Bank
 from vpt.serving.memory import ByteBudget, read_size
 
@@ -64,7 +64,7 @@ FILES = {
 MEASURE = """
 import ctypes, json, re, sys
 from pathlib import Path
-from vpt.data.image_files import read_rgb
+from vpt.data.images.files import read_rgb
 
 def kilobytes(name):
     return int(re.search(rf"{name}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

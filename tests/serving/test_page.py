@@ -12,7 +12,7 @@ from PIL import Image
 from helpers.browsing import open_page
 from helpers.drawn_page import shown_faults
 from helpers.serving import running_server, wait_until
-from vpt.data.class_colors import class_colors
+from vpt.data.masks.class_colors import class_colors
 from vpt.serving.bank import Bank
 
 ARTICLE = "return document.querySelector('article')?.dataset.done"

@@ -20,7 +20,7 @@ from PIL import Image
 
 from helpers.browsing import CONTRAST, open_page
 from helpers.serving import get, png, predict, refusal, refused_predict, running_server, wait_until
-from vpt.data.image_files import UnreadableImageError, read_rgb
+from vpt.data.images.files import UnreadableImageError, read_rgb
 from vpt.serving import server as serving
 from vpt.serving.bank import Bank
 

@@ -13,7 +13,7 @@ import torch
 
 import vpt
 from helpers.two_processes import examples, model
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.errors import SpecError, TrainingError
 from vpt.tasks.classification import ridge_head
 from vpt.tasks.classification.ridge_head import add_ridge_head_if_better, gains_ridge_head

@@ -13,8 +13,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import vpt
 from helpers.segmentation import write_scenes
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.heads.dense import LinearDecoder
 from vpt.tasks.segmentation.discriminant import Moments, solve_head
 from vpt.tasks.segmentation.pair_reader import PairReader

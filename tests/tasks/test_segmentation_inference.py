@@ -15,9 +15,9 @@ from torch import nn
 
 from helpers.segmentation import new_model
 from vpt import attach
-from vpt.data.mask_files import load_pair
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
+from vpt.data.masks.files import load_pair
+from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.errors import DataError, SpecError
 from vpt.tasks.segmentation.config import SegmentationConfig, refuse_ineffective_weights
 from vpt.tasks.segmentation.objective import (

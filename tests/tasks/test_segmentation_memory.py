@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from helpers.segmentation import new_model
-from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.masks.dataset import load_segmentation_dataset
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.prediction import score_split

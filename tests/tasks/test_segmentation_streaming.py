@@ -12,8 +12,8 @@ import pytest
 
 import vpt
 from helpers.segmentation import write_split
-from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.data.masks.augmentation import JointAugmentation
+from vpt.data.masks.dataset import SegmentationDataset, load_segmentation_dataset
 from vpt.errors import DataError, TunedFileError
 from vpt.tasks.segmentation import SegmentationConfig, pair_reader
 from vpt.tasks.segmentation.streaming import CropLoader, choose_crop_loading

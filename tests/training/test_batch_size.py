@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import vpt
 from helpers.two_processes import model
 from vpt.core import environment
-from vpt.data.in_memory import dataset_from_memory
+from vpt.data.memory.datasets import dataset_from_memory
 from vpt.errors import SpecError
 from vpt.training import Callback, TrainingConfig, batch_size
 from vpt.training.batch_size import find_batch_size, largest_fitting

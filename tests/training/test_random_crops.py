@@ -14,8 +14,8 @@ from torchvision.transforms import CenterCrop, Resize
 from torchvision.transforms.v2 import functional as tv
 
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.decoding.cache import decode_cached
 from vpt.data.preprocessing import Preprocessing
 from vpt.training import DeviceDataset, Examples
 from vpt.training.batches import _PixelStore

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 import vpt
 from helpers.brightness import draw
 from vpt.data.dataset import Split
-from vpt.data.image_stream import StreamedImages
+from vpt.data.decoding.stream import StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, SpecError
 from vpt.training import Callback, EpochMetrics

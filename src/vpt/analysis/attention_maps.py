@@ -19,7 +19,7 @@ from vpt.analysis.model_input import most_likely, read_input
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BackboneLayout
-from vpt.data.image_inputs import ImageInput
+from vpt.data.images.inputs import ImageInput
 from vpt.errors import SpecError, UnsupportedError
 from vpt.model.readout import MultiBlock
 from vpt.model.tuned_model import TunedModel
@@ -111,7 +111,7 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
 
     Args:
         model: The tuned model.
-        image: An image in any form that `vpt.data.image_inputs.read_image` takes.
+        image: An image in any form that `vpt.data.images.inputs.read_image` takes.
         block: Number of the block, from 1. Default: the last.
 
     Returns:

@@ -17,7 +17,7 @@ from vpt.attention.detection import structural_copy
 from vpt.core.io import write_atomic
 from vpt.core.text import pluralize
 from vpt.data.dataset import Dataset
-from vpt.data.images import decode_to_tempdir
+from vpt.data.decoding.arrays import decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.methods.linear import Linear
 from vpt.model.plain import match_dtype

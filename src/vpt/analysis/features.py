@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from vpt.core.io import write_atomic_with
 from vpt.core.table_file import TABLE_SUFFIXES, check_table_path, write_table
-from vpt.data.chunks import decode_chunk
 from vpt.data.dataset import Split
+from vpt.data.decoding.chunks import decode_chunk
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.training import DeviceDataset, Examples, predict_logits

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpt.data.dataset import Split
-from vpt.data.image_inputs import ImageInput
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
+from vpt.data.images.inputs import ImageInput
 from vpt.errors import DataError, UnsupportedError
 from vpt.model.tuned_model import TunedModel
 
@@ -19,7 +19,7 @@ def read_input(model: TunedModel, image: ImageInput) -> tuple[NDArray[np.uint8],
 
     Args:
         model: The model, whose most likely class is to be explained.
-        image: An image in any form that `vpt.data.image_inputs.read_image` takes.
+        image: An image in any form that `vpt.data.images.inputs.read_image` takes.
 
     Returns:
         The pixels, uint8 (size, size, 3), and the normalized input (1, 3, size, size) on the device of the model.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vpt.analysis.model_input import most_likely, read_input
 from vpt.attention.detection import structural_copy
-from vpt.data.image_inputs import ImageInput
+from vpt.data.images.inputs import ImageInput
 from vpt.model.tuned_model import TunedModel
 
 CELLS = 12  # along a side; a square covers 2 x 2 of them
@@ -42,7 +42,7 @@ def occlude(model: TunedModel, image: ImageInput) -> Occlusion:
 
     Args:
         model: The tuned model. A model that segments or predicts a number raises UnsupportedError.
-        image: An image in any form that `vpt.data.image_inputs.read_image` takes; one that cannot be read raises
+        image: An image in any form that `vpt.data.images.inputs.read_image` takes; one that cannot be read raises
             DataError.
 
     Returns:

@@ -15,7 +15,7 @@ from vpt.analysis.occlusion import Occlusion
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
 from vpt.api.outputs import require_other_files, require_outside_data
 from vpt.data.dataset import Split
-from vpt.data.image_inputs import ImageInput
+from vpt.data.images.inputs import ImageInput
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots.canvas import check_plot_path

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress, task_and_options
-from vpt.data.table_columns import TableColumns
+from vpt.data.tables.columns import TableColumns
 from vpt.tasks.evaluation import Evaluation
 from vpt.training import Callback
 

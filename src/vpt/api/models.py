@@ -11,9 +11,9 @@ from typing import Any, Literal, TypedDict
 from vpt.api.progress import ConsoleCallback
 from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_folder import has_split_folders
-from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
-from vpt.data.memory_digest import digest_splits
+from vpt.data.folders.class_folders import has_split_folders
+from vpt.data.memory.datasets import InMemoryData, dataset_from_memory, split_mapping
+from vpt.data.memory.digest import digest_splits
 from vpt.errors import DataError, SpecError
 from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for

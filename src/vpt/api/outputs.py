@@ -6,9 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from vpt.data.folder_walk import image_entries, is_folder, is_image_name, is_table_name
-from vpt.data.listings import listed_files, tables_in
-from vpt.data.table_columns import TableColumns
+from vpt.data.folders.walk import image_entries, is_folder, is_image_name, is_table_name
+from vpt.data.tables.columns import TableColumns
+from vpt.data.tables.listings import listed_files, tables_in
 from vpt.errors import SpecError
 
 

@@ -14,8 +14,8 @@ from vpt.api.models import Device, Model, PredictOptions, open_model, show_progr
 from vpt.api.outputs import require_other_files
 from vpt.core.ray_cluster import cluster_address
 from vpt.data.find_images import find_images
-from vpt.data.folder_walk import is_table_name
-from vpt.data.image_inputs import ImageInput
+from vpt.data.folders.walk import is_table_name
+from vpt.data.images.inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.tasks.classification.prediction_file import ClassifyChunks, PredictionFile, classify_here
 from vpt.tasks.classification.prediction_file import predict_to_file as classify_to_file

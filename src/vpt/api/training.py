@@ -8,8 +8,8 @@ from typing import Any, Literal, Unpack
 from vpt.api.models import Data, Device, TuneOptions, show_progress
 from vpt.cross_validation import cross_validate
 from vpt.data.dataset import Dataset
-from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.data.label_kinds import KindName
+from vpt.data.memory.datasets import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import SpecError
 from vpt.search import SearchRequest, run_search, wants_search
 from vpt.training import Callback

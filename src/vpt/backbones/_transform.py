@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from vpt.data.image_files import to_rgb
+from vpt.data.images.files import to_rgb
 from vpt.data.preprocessing import Preprocessing
 
 

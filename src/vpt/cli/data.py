@@ -183,7 +183,7 @@ def check(
     """
     from vpt.cli.progress import DataProgress
     from vpt.data import overview
-    from vpt.data.value_range import parse_value_range
+    from vpt.data.images.value_range import parse_value_range
     from vpt.datasets.catalog import BENCHMARKS, TASKS, is_folder_of_task, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask

@@ -61,7 +61,7 @@ def command(
     from vpt.api.outputs import require_other_files, require_outside_data
     from vpt.api.progress import ConsoleCallback
     from vpt.cli.console_table import print_table
-    from vpt.data.table_columns import TableColumns
+    from vpt.data.tables.columns import TableColumns
     from vpt.model.tuned_file import read_header
     from vpt.plots.canvas import check_plot_path
     from vpt.tasks.drawing import draw_evaluation

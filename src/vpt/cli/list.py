@@ -89,7 +89,7 @@ def _backbone_lines(rows: dict[str, Any]) -> Iterator[str]:
 
 def _read_tasks() -> dict[str, Any]:
     """Return the classes, images and group of the built-in tasks and of those of benchmarks."""
-    from vpt.data.synthetic import TASKS
+    from vpt.data.synthetic.tasks import TASKS
     from vpt.datasets.catalog import TASKS as BENCHMARK_TASKS
 
     rows = {

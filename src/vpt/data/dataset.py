@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.data.file_paths import FilePaths
-from vpt.data.image_inputs import ImageInput, require_uint8
+from vpt.data.images.file_paths import FilePaths
+from vpt.data.images.inputs import ImageInput, require_uint8
 from vpt.data.label_kinds import KindName, check_classes_of_labels, check_labels, count_labels, kind_of_labels
 from vpt.errors import DataError
 
@@ -19,7 +19,7 @@ class Split:
     """One split of a dataset. `images[i]` has class `labels[i]` and is called `names[i]` in messages.
 
     Args:
-        images: Images in any form that `vpt.data.image_inputs.read_image` takes, or a uint8 RGB array
+        images: Images in any form that `vpt.data.images.inputs.read_image` takes, or a uint8 RGB array
             (n, height, width, 3). Default: none.
         labels: Integers (n,), indices into `Dataset.classes`; 0 and 1 (n, classes), several labels of an image; or
             floats (n,), numbers to predict. Stored as int64, float32 and float64.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpt.core.text import comma_list, printable
-from vpt.data.folder_walk import describe_foreign, is_table_name, walk_images
-from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.data.folders.walk import describe_foreign, is_table_name, walk_images
+from vpt.data.images.files import IMAGE_SUFFIXES
 from vpt.errors import DataError
 
 
@@ -32,7 +32,7 @@ def find_images(paths: Sequence[Path], on_note: Callable[[str], None] | None = N
             raise DataError(f"{path} does not exist; give an image or a folder of images")
         ignored: list[str] = []
         if is_table_name(path.name) and not path.is_dir():
-            from vpt.data.table_images import read_table_images  # which needs more than walking folders does
+            from vpt.data.tables.images import read_table_images  # which needs more than walking folders does
 
             files: Sequence[Path] = read_table_images(path)
         else:

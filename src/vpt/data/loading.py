@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vpt.core.text import comma_list, did_you_mean
-from vpt.data import synthetic
 from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
-from vpt.data.folder_names import SPLITS
-from vpt.data.folder_walk import exists, is_folder
-from vpt.data.foreign_labels import describe_foreign_labels
-from vpt.data.image_folder import (
+from vpt.data.folders.class_folders import (
     LAYOUT_HELP,
     find_class_names,
     find_images_by_class,
     make_split,
     read_image_folder,
 )
-from vpt.data.list_files import has_list_files
-from vpt.data.listings import is_listing, read_listing
+from vpt.data.folders.names import SPLITS
+from vpt.data.folders.shards import TarImage, find_shards, read_shards
+from vpt.data.folders.walk import exists, is_folder
 from vpt.data.manifest import read_manifest
-from vpt.data.shards import TarImage, find_shards, read_shards
 from vpt.data.splits import fill_missing_splits
-from vpt.data.table_columns import TableColumns, require_column
-from vpt.data.table_files import explain_unclear, find_tables, given_tables, unread_tables
-from vpt.data.table_rows import read_table
+from vpt.data.synthetic import tasks as synthetic
+from vpt.data.tables.columns import TableColumns, require_column
+from vpt.data.tables.files import explain_unclear, find_tables, given_tables, unread_tables
+from vpt.data.tables.foreign_labels import describe_foreign_labels
+from vpt.data.tables.list_files import has_list_files
+from vpt.data.tables.listings import is_listing, read_listing
+from vpt.data.tables.rows import read_table
 from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
 from vpt.errors import DataError, SpecError
 

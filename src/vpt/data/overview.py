@@ -11,15 +11,15 @@ import numpy as np
 from vpt.core.text import comma_list, format_number, pluralize, printable, refuse
 from vpt.data.copies import describe_copies
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_files import UnreadableImageError
-from vpt.data.image_inputs import read_image, read_size
-from vpt.data.images import map_images
+from vpt.data.decoding.arrays import map_images
+from vpt.data.decoding.value_checks import value_range_notes
+from vpt.data.images.files import UnreadableImageError
+from vpt.data.images.inputs import read_image, read_size
+from vpt.data.images.value_range import ValueRange
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
-from vpt.data.segmentation_pairs import PairNames
+from vpt.data.masks.dataset import SegmentationDataset, load_segmentation_dataset
+from vpt.data.masks.pairs import PairNames
 from vpt.data.task_detection import detect_task
-from vpt.data.value_checks import value_range_notes
-from vpt.data.value_range import ValueRange
 
 _MAX_CLASSES = 20  # rows of the screen
 _NUM_SIZES = 500  # images whose headers are read

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import did_you_mean
-from vpt.data.value_range import ValueRange
+from vpt.data.images.value_range import ValueRange
 from vpt.errors import SpecError
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 from vpt.core.text import comma_list
-from vpt.data.folder_walk import walk_images
-from vpt.data.foreign_labels import describe_sidecars, find_sidecars
-from vpt.data.listings import is_listing
-from vpt.data.mask_evidence import is_mask_like
-from vpt.data.segmentation_pairs import PairNames, find_pairs
-from vpt.data.unnamed_masks import find_unnamed_masks, find_unpaired_masks
+from vpt.data.folders.mask_evidence import is_mask_like
+from vpt.data.folders.walk import walk_images
+from vpt.data.masks.pairs import PairNames, find_pairs
+from vpt.data.masks.unnamed import find_unnamed_masks, find_unpaired_masks
+from vpt.data.tables.foreign_labels import describe_sidecars, find_sidecars
+from vpt.data.tables.listings import is_listing
 from vpt.errors import DataError
 
 _NUM_SAMPLES = 5

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vpt.core.text import pluralize
-from vpt.data.image_inputs import ImageInput
-from vpt.data.shards import TarImage
+from vpt.data.folders.shards import TarImage
+from vpt.data.images.inputs import ImageInput
 
 _NUM_MARKS = 16
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vpt.core.optional import import_optional
 from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
-from vpt.data.image_files import suffix_for_format, supported_formats
+from vpt.data.images.files import suffix_for_format, supported_formats
 from vpt.data.manifest import preparation, read_manifest
 from vpt.datasets.prepared import ImageRecords, Progress, no_progress, write_data_folder
 from vpt.errors import DataError

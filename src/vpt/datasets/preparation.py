@@ -10,10 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from vpt.core.text import bullets, pluralize, refuse
 from vpt.data.dataset import Dataset
-from vpt.data.deep_colors import read_deep_colors
-from vpt.data.image_files import supported_formats
-from vpt.data.list_files import has_list_files, read_list_files
+from vpt.data.images.deep_colors import read_deep_colors
+from vpt.data.images.files import supported_formats
 from vpt.data.manifest import preparation, read_manifest
+from vpt.data.tables.list_files import has_list_files, read_list_files
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError, RemoteFile, check_download, extract_archive
 from vpt.datasets.prepared import ImageRecords, Progress, SourceData, no_progress, write_data_folder
 from vpt.datasets.published_splits import find_fgvc_lists, split_by_lists, split_by_names

@@ -18,7 +18,7 @@ from PIL import Image
 from vpt._version import __version__
 from vpt.core.io import write_atomic
 from vpt.core.text import pluralize, refuse
-from vpt.data.image_files import encode_png
+from vpt.data.images.files import encode_png
 from vpt.data.manifest import begin_preparation, finish_preparation
 from vpt.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.data.synthetic import generate_splits
+from vpt.data.synthetic.tasks import generate_splits
 from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
 from vpt.experiments.plan_file import find_plan_file, load_experiment
 from vpt.experiments.results import Cell, ExperimentResults, load_results

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, create_model
 from pydantic_core import PydanticCustomError
 
+from vpt.data.images.value_range import parse_value_range
 from vpt.data.preprocessing import Preprocessing, read_normalization
-from vpt.data.value_range import parse_value_range
 from vpt.errors import VptError
 from vpt.experiments.design import CLASSIFICATION_ONLY, Protocol, SegmentationOptions
 from vpt.methods.registry import parse_method

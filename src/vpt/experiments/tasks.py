@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from vpt.core.text import did_you_mean
-from vpt.data import synthetic
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_inputs import ImageInput
+from vpt.data.images.inputs import ImageInput
+from vpt.data.images.value_range import parse_value_range
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
-from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
+from vpt.data.masks.dataset import SegmentationDataset, load_segmentation_dataset
+from vpt.data.masks.layouts import LAYOUT_HELP, ImageMaskPairs
+from vpt.data.synthetic import tasks as synthetic
 from vpt.data.task_detection import detect_task
-from vpt.data.value_range import parse_value_range
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, Task
 from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable

@@ -11,7 +11,7 @@ import torch
 from vpt.backbones import DEFAULT, Backbone
 from vpt.core.text import format_duration, pluralize
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
 from vpt.data.splits import stratified_subset
 from vpt.search.budget import measure
 from vpt.search.comparison import compare

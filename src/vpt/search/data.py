@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import decode
+from vpt.data.decoding.arrays import decode
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits
 from vpt.data.training_marks import make_marks

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from vpt.backbones import Backbone, load_backbone
-from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.data.masks.dataset import SegmentationDataset
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.dense import LinearHead
 from vpt.model.attach import attach

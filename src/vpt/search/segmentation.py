@@ -14,7 +14,7 @@ from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
 from vpt.core.text import describe_status, file_stem, format_duration
-from vpt.data.images import MEMORY_LIMIT
+from vpt.data.decoding.arrays import MEMORY_LIMIT
 from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate

@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from PIL import Image
 
 from vpt.core.optional import import_optional
-from vpt.data.image_files import has_deep_pixels, supported_formats
+from vpt.data.images.files import has_deep_pixels, supported_formats
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_BIT_DEPTH = 24  # offset in the file

@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from vpt.data.class_colors import class_colors
-from vpt.data.image_files import UnreadableImageError, encode_png
+from vpt.data.images.files import UnreadableImageError, encode_png
+from vpt.data.masks.class_colors import class_colors
 from vpt.errors import DataError, SpecError, VptError
 from vpt.model.tuned_file import Header
 from vpt.serving.predictions import ClassPrediction, Prediction

@@ -32,7 +32,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from vpt.data.image_files import UnreadableImageError, read_rgb
+from vpt.data.images.files import UnreadableImageError, read_rgb
 from vpt.errors import TunedFileError, VptError
 from vpt.serving.access import AccessControl
 from vpt.serving.bank import Bank, class_names

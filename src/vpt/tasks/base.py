@@ -11,7 +11,7 @@ from vpt.backbones import Backbone
 from vpt.core import spec
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
-from vpt.data.image_inputs import ImageInput
+from vpt.data.images.inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.methods.base import Method

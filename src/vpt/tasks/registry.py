@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vpt.core.text import did_you_mean
-from vpt.data.folder_walk import is_folder
-from vpt.data.segmentation_pairs import PairNames
+from vpt.data.folders.walk import is_folder
+from vpt.data.masks.pairs import PairNames
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError, SpecError
 from vpt.model.tuned_file import Header

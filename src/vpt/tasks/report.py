@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vpt.core.io import write_atomic
 from vpt.core.metrics import format_metric
 from vpt.core.text import describe_status, describe_trial, format_duration, pluralize, printable
-from vpt.data.table_columns import TableColumns
+from vpt.data.tables.columns import TableColumns
 from vpt.plots import run_charts
 from vpt.plots.pages import data_uri, page_environment
 from vpt.tasks.base import Task

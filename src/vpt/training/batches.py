@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.image_inputs import require_uint8
-from vpt.data.image_stream import StreamedImages
+from vpt.data.decoding.stream import StreamedImages
+from vpt.data.decoding.whole_images import WholeImages
+from vpt.data.images.inputs import require_uint8
 from vpt.data.label_kinds import check_labels
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.whole_images import WholeImages
 from vpt.errors import DataError, SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.augmentation import ImageAugmentation, parse_augmentation, random_box, resize_crop

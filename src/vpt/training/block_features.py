@@ -14,7 +14,7 @@ from vpt.backbones import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.array_file import append_checksum, map_array
 from vpt.core.io import move_into_place
-from vpt.data.images import allocate
+from vpt.data.decoding.arrays import allocate
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import UnsupportedError
 from vpt.heads.multi_block import MultiBlockFeatures, features_of, parse_features, select_blocks, units

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vpt.core.array_file import append_checksum, map_array
 from vpt.core.damage import FAULTS
 from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
-from vpt.data.images import allocate
+from vpt.data.decoding.arrays import allocate
 from vpt.errors import DataError
 from vpt.model.header import KEY, NO_CHECKSUM, checksum_of_file, seal
 from vpt.model.injection import named_tensors

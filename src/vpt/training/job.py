@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
+from vpt.data.images.value_range import parse_value_range
 from vpt.data.preprocessing import Preprocessing, read_normalization
-from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
 from vpt.training.config import check_options

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from vpt.data.folder_walk import stamp_files
-from vpt.data.listings import listed_files
-from vpt.data.table_columns import TableColumns
+from vpt.data.folders.walk import stamp_files
+from vpt.data.tables.columns import TableColumns
+from vpt.data.tables.listings import listed_files
 from vpt.training.job import Job
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import format_bytes, pluralize
-from vpt.data.batch_decoding import BatchRequest
 from vpt.data.dataset import Split
-from vpt.data.image_stream import ImageLoader, StreamedImages, default_workers
-from vpt.data.images import MEMORY_LIMIT, describe_dropped, describe_notes
+from vpt.data.decoding.arrays import MEMORY_LIMIT, describe_dropped, describe_notes
+from vpt.data.decoding.batches import BatchRequest
+from vpt.data.decoding.stream import ImageLoader, StreamedImages, default_workers
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 from vpt.training.augmentation import CROP_SCALE, ImageAugmentation, parse_augmentation, random_box
@@ -29,7 +29,7 @@ def choose_loading(loading: str, decoded: int, cache: Path | None, workers: int 
 
     Args:
         loading: "cache" decodes every image once, "stream" whenever it is used; "auto" streams if decoded images would
-            take more than `vpt.data.images.MEMORY_LIMIT`, unless a folder keeps them.
+            take more than `vpt.data.decoding.arrays.MEMORY_LIMIT`, unless a folder keeps them.
         decoded: Bytes of the decoded images.
         cache: Folder that keeps decoded images, or None.
         workers: Number of processes that decode a stream, or None for the default.

@@ -15,7 +15,7 @@ from helpers.brightness import draw
 from helpers.command_line import vpt as command
 from helpers.two_processes import model
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import DecodedImages
+from vpt.data.decoding.arrays import DecodedImages
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification import prediction

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.data.label_kinds import KindName
-from vpt.data.table_columns import TableColumns
+from vpt.data.tables.columns import TableColumns
 from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.tasks.classification.metrics import METRICS

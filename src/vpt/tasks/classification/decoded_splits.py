@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import DecodedImages
+from vpt.data.decoding.arrays import DecodedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.errors import DataError
@@ -44,7 +44,7 @@ def decode_splits(
         splits: The images of each split.
         preprocessing: Preprocessing of the backbone.
         train_augment: Text of the augmentation of training images, for whose crops larger images are kept.
-        decode: Function such as `vpt.data.decode_cache.decode_cached`, with its options.
+        decode: Function such as `vpt.data.decoding.cache.decode_cached`, with its options.
         callback: Receiver of progress.
 
     Returns:

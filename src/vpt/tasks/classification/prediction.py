@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_inputs import ImageInput
-from vpt.data.images import DecodedImages, decode, decode_to_tempdir
+from vpt.data.decoding.arrays import DecodedImages, decode, decode_to_tempdir
+from vpt.data.images.inputs import ImageInput
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel

@@ -20,9 +20,9 @@ from vpt.core.damage import damage_named
 from vpt.core.io import describe_write_error
 from vpt.core.lock import lock_output
 from vpt.core.table_file import check_table_path, write_table
-from vpt.data.chunks import decode_chunk
 from vpt.data.dataset import Split
-from vpt.data.folder_walk import stamp_files
+from vpt.data.decoding.chunks import decode_chunk
+from vpt.data.folders.walk import stamp_files
 from vpt.errors import DataError, SpecError, StorageError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task

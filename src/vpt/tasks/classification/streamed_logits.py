@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpt.data.batch_decoding import BatchRequest
 from vpt.data.dataset import Split
-from vpt.data.image_stream import ImageLoader, default_workers
-from vpt.data.images import describe_dropped, describe_notes
+from vpt.data.decoding.arrays import describe_dropped, describe_notes
+from vpt.data.decoding.batches import BatchRequest
+from vpt.data.decoding.stream import ImageLoader, default_workers
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback
 from vpt.training.batches import iter_batches

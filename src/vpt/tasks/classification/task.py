@@ -11,15 +11,15 @@ from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset
-from vpt.data.decode_cache import decode_cached
+from vpt.data.decoding.cache import decode_cached
+from vpt.data.decoding.value_checks import value_range_notes
 from vpt.data.find_images import find_images
-from vpt.data.image_inputs import ImageInput
-from vpt.data.listings import kind_of_source
+from vpt.data.images.inputs import ImageInput
 from vpt.data.loading import load_dataset, load_scored_dataset, refuse_columns
 from vpt.data.overview import overview_of_classes
-from vpt.data.table_columns import TableColumns
+from vpt.data.tables.columns import TableColumns
+from vpt.data.tables.listings import kind_of_source
 from vpt.data.training_marks import make_marks
-from vpt.data.value_checks import value_range_notes
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.methods.base import Method

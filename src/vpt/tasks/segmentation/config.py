@@ -19,8 +19,8 @@ class SegmentationOptions(TaskOptions):
     """Options for data and model that only segmentation has.
 
     Attributes:
-        labels: Scheme of the mask ids, a row of `vpt.data.masks.LABEL_SCHEMES`, ids such as "0,255", or "colors";
-            "auto" follows the layout.
+        labels: Scheme of the mask ids, a row of `vpt.data.masks.schemes.LABEL_SCHEMES`, ids such as "0,255", or
+            "colors"; "auto" follows the layout.
         ignore_index: Another id in masks that stands for no class, or None.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first.
         images: Name of the folder of images, or None where it is recognized.

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vpt.data.image_files import capture_warnings
-from vpt.data.joint_augmentation import resize_pair
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.images.files import capture_warnings
+from vpt.data.masks.augmentation import resize_pair
+from vpt.data.masks.layouts import ImageMaskPairs
+from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.errors import SpecError, TrainingError
 from vpt.heads.dense import LinearDecoder
 from vpt.methods.linear import Linear

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vpt.core.text import printable
-from vpt.data.masks import IGNORE_INDEX
+from vpt.data.masks.schemes import IGNORE_INDEX
 
 _FONT_SIZE, _ROW, _MARGIN = 14, 20, 8  # pixels of the text, of a line of the legend, and around it
 _RIGHT, _WRONG, _NO_CLASS = (225, 225, 225), (213, 94, 0), (255, 255, 255)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.masks.augmentation import JointAugmentation
+from vpt.data.masks.dataset import SegmentationDataset
+from vpt.data.masks.layouts import ImageMaskPairs
+from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.pair_reader import PairReader

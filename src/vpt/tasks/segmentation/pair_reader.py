@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.data.images import MEMORY_LIMIT
-from vpt.data.mask_files import load_pair
-from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.decoding.arrays import MEMORY_LIMIT
+from vpt.data.masks.dataset import SegmentationDataset
+from vpt.data.masks.files import load_pair
+from vpt.data.masks.layouts import ImageMaskPairs
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # image (3, height, width), classes (height, width)
 _BYTES_PER_PIXEL = 4  # of an image and its mask
@@ -38,8 +38,8 @@ class PairReader:
 
         Args:
             dataset: The images and masks.
-            kept: Splits whose pairs stay in memory, at most `vpt.data.images.MEMORY_LIMIT` over the processes of a
-                machine; others are read again. Default: none.
+            kept: Splits whose pairs stay in memory, at most `vpt.data.decoding.arrays.MEMORY_LIMIT` over the processes
+                of a machine; others are read again. Default: none.
         """
         self._format = dataset.lookup_table, dataset.mask_format, dataset.value_range
         self._kept_names = frozenset(name for split in kept if split in dataset.splits

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from vpt.core.io import write_atomic
 from vpt.core.text import comma_list, pluralize, refuse
-from vpt.data.class_colors import arrange_colors, class_colors, count_borders, publisher
-from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
-from vpt.data.image_inputs import ImageInput, read_image
-from vpt.data.mask_files import load_mask, load_pair
-from vpt.data.masks import IGNORE_INDEX
-from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.data.images.files import UnreadableImageError, capture_warnings, encode_png
+from vpt.data.images.inputs import ImageInput, read_image
+from vpt.data.masks.class_colors import arrange_colors, class_colors, count_borders, publisher
+from vpt.data.masks.dataset import SegmentationDataset
+from vpt.data.masks.files import load_mask, load_pair
+from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.pictures import Picture

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpt.data.joint_augmentation import resize_tensor
+from vpt.data.masks.augmentation import resize_tensor
 from vpt.errors import DataError, SpecError
 from vpt.heads.dense import upsample
 from vpt.model.label_kinds import require_finite

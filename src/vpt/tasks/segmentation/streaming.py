@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.image_files import UnreadableImageError, capture_warnings
-from vpt.data.image_stream import default_workers, init_worker, keep
-from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.decoding.stream import default_workers, init_worker, keep
+from vpt.data.images.files import UnreadableImageError, capture_warnings
+from vpt.data.masks.augmentation import JointAugmentation
+from vpt.data.masks.dataset import SegmentationDataset
+from vpt.data.masks.layouts import ImageMaskPairs
 from vpt.errors import DataError
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
 from vpt.training.streaming import choose_loading
@@ -31,7 +31,7 @@ def choose_crop_loading(dataset: SegmentationDataset, loading: str, workers: int
     Args:
         dataset: The images and masks.
         loading: "cache" decodes each once, "stream" whenever it is used; "auto" streams if they would take more than
-            `vpt.data.images.MEMORY_LIMIT`.
+            `vpt.data.decoding.arrays.MEMORY_LIMIT`.
         workers: Number of processes that decode a stream, or None for the default.
 
     Returns:

@@ -12,13 +12,13 @@ from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset
-from vpt.data.image_files import capture_warnings
-from vpt.data.image_inputs import ImageInput
-from vpt.data.mask_files import load_pair
+from vpt.data.images.files import capture_warnings
+from vpt.data.images.inputs import ImageInput
+from vpt.data.masks.dataset import SegmentationDataset, load_segmentation_dataset
+from vpt.data.masks.files import load_pair
+from vpt.data.masks.layouts import ImageMaskPairs
+from vpt.data.masks.pairs import PairNames
 from vpt.data.overview import overview_of_masks
-from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
-from vpt.data.segmentation_layouts import ImageMaskPairs
-from vpt.data.segmentation_pairs import PairNames
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead

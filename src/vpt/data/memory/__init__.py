@@ -1,0 +1,1 @@
+"""Datasets of a Python program: arrays, torch datasets, Hugging Face datasets."""
