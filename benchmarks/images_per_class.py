@@ -34,7 +34,7 @@ from corruptions import SETS, bootstrap
 from prompt_family import format_scores
 from report import BENCHMARKS_DIR, RESULTS_DIR, format_provenance, write_between_marks, write_section
 from vpt.core.io import write_atomic
-from vpt.experiments.run_table import to_csv
+from vpt.experiments.reports.run_table import to_csv
 from vpt.experiments.significance import paired_interval
 from vpt.plots import canvas, style
 

@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.ray_executor import RayExecutor
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.ray_executor import RayExecutor
+from vpt.experiments.running.runner import run_experiment
 
 _PATIENCE = 60.0  # seconds in which the processes of a killed driver are to end
 

@@ -33,9 +33,9 @@ from killed_ray import await_end, run_on_ray
 from report import RESULTS_DIR, write_between_marks, write_section
 from vpt.cli import main as run_command
 from vpt.datasets.preparation import prepare_task
-from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.local_executor import InlineExecutor
+from vpt.experiments.running.runner import run_experiment
 from vpt.search import SearchRequest, run_search
 from vpt.serving.bank import Bank
 from vpt.training import Callback

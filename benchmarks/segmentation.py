@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw
 
 from vpt.backbones import load_backbone
 from vpt.data.masks.dataset import load_segmentation_dataset
-from vpt.experiments.report import provenance
+from vpt.experiments.reports.report import provenance
+from vpt.experiments.reports.table import Table, format_mean_std, markdown_rows
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.significance import std
 from vpt.experiments.store import Store
-from vpt.experiments.table import Table, format_mean_std, markdown_rows
 from vpt.model.load import load
 from vpt.tasks.segmentation.prediction import predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig

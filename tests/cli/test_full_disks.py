@@ -82,9 +82,9 @@ print(json.dumps(reports))
 OTHERS = """
 import vpt
 from vpt.datasets.preparation import prepare_task
-from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.runner import raise_errors, run_experiment
+from vpt.experiments.running.local_executor import InlineExecutor
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.runner import raise_errors, run_experiment
 from vpt.serving.bank import Bank
 sys.path.insert(0, sys.argv[4])
 from helpers.miniatures import miniature, pack

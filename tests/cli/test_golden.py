@@ -25,7 +25,7 @@ from helpers.forked_commands import CommandServer
 from helpers.hub_server import TOKEN, Hub, serve_hub
 from vpt import attach, load_backbone, save
 from vpt.cli import COMMANDS
-from vpt.experiments.plan_file import find_plan_file
+from vpt.experiments.planning.file import find_plan_file
 
 GOLDEN = Path(__file__).with_name("golden")
 FILE, IMAGE = "photos.safetensors", "photos/disc/0.png"

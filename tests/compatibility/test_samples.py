@@ -120,7 +120,9 @@ def test_finished_ablation_of_version_1_trains_nothing(tmp_path: Path, monkeypat
     folder = _copy(tmp_path, "bench", monkeypatch)
     files = {path.name: path.read_bytes() for path in (folder / "numerals-init").glob("*.safetensors")}
     old = json.loads((folder / "numerals-init" / "results.json").read_text())
-    monkeypatch.setattr("vpt.experiments.worker.run_job", lambda *_, **__: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(
+        "vpt.experiments.running.worker.run_job", lambda *_, **__: pytest.fail("a finished run was done again")
+    )
     _vpt(
         "ablate", "init", "numerals", "--method", "vpt(depth=shallow)", "--seeds", "2", "--epochs", "1",
         "--train-fraction", "0.2", "--out", "numerals-init",

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.worker import run_worker
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import run_worker
 
 PLAN = """
 name = "small"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import vpt.experiments.worker
+import vpt.experiments.running.worker
 import vpt.tuning
 from vpt.attention.detection import detect_layout, structural_copy
 from vpt.backbones import load_backbone
@@ -24,9 +24,9 @@ from vpt.cli.ablate import command
 from vpt.data.decoding.arrays import decode
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError, StorageError, TrainingError, VptError
-from vpt.experiments.ablation import ablate
-from vpt.experiments.ablation_report import Ablation
-from vpt.experiments.ablation_series import SERIES, Point, SeriesContext, find_series
+from vpt.experiments.ablations.report import Ablation
+from vpt.experiments.ablations.run import ablate
+from vpt.experiments.ablations.series import SERIES, Point, SeriesContext, find_series
 from vpt.methods import Linear, parse_method
 from vpt.model.load import load
 from vpt.tasks.classification import ClassificationConfig
@@ -128,7 +128,7 @@ def test_ablate_of_a_series_writes_reports_and_reuses_finished_runs(
     assert "| refused: vpt(" in table and "± sd of 2 |" in table and "- epochs: 1" in table and "torch" in table
 
     monkeypatch.setattr(
-        vpt.experiments.worker, "run_job", lambda *_, **__: pytest.fail("a finished run was done again")
+        vpt.experiments.running.worker, "run_job", lambda *_, **__: pytest.fail("a finished run was done again")
     )
     assert run("length", images, tmp_path, seeds=2, options={"learning_rate": 0.01}).to_dict() == results
     monkeypatch.undo()
@@ -145,8 +145,8 @@ def test_ablate_with_diverging_run_continues_the_series(
             raise TrainingError("the loss is NaN")
         return real(job, *arguments, **options)
 
-    real = vpt.experiments.worker.run_job
-    monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
+    real = vpt.experiments.running.worker.run_job
+    monkeypatch.setattr(vpt.experiments.running.worker, "run_job", tune)
     set_points("combine", Point("bias", method="bias"), Point("linear", method="linear"))
     bias, linear = run("combine", images, tmp_path, seeds=2).rows
     assert "(n = 1) diverged: the loss is NaN" in bias.top1_text
@@ -160,8 +160,8 @@ def test_ablate_with_equal_points_trains_them_once(
         trained.append((str(parse_method(job.method)), job.config.training.seed))
         return real(job, *arguments, **options)
 
-    real, trained = vpt.experiments.worker.run_job, list[tuple[str, int]]()
-    monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
+    real, trained = vpt.experiments.running.worker.run_job, list[tuple[str, int]]()
+    monkeypatch.setattr(vpt.experiments.running.worker, "run_job", tune)
     ends = [Point(12, curve, fields={"depth": "1-2"}) for curve in ("from the bottom", "from the top")]
     set_points("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
     one, bottom, top = run("depth", images, tmp_path, seeds=2).rows
@@ -185,7 +185,7 @@ def test_ablate_with_failing_run_raises_and_retries_it(
 
     set_points("combine", Point("linear", method="linear"))
     with monkeypatch.context() as patch:
-        patch.setattr(vpt.experiments.worker, "run_job", tune)
+        patch.setattr(vpt.experiments.running.worker, "run_job", tune)
         with pytest.raises(StorageError, match="the disk is full\n1 run ended in an error; the same command"):
             run("combine", images, tmp_path, seeds=1)
     assert "| error: StorageError: the disk is full |" in (tmp_path / "table.md").read_text()

@@ -17,13 +17,13 @@ from click.testing import CliRunner
 
 from vpt.cli.bench import command
 from vpt.errors import DataError, SpecError, StorageError
-from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.grid_extension import extend_grid
-from vpt.experiments.report import write_report
+from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
+from vpt.experiments.reports.report import write_report
+from vpt.experiments.reports.run_table import query, to_csv
+from vpt.experiments.reports.status import read_status
 from vpt.experiments.results import load_results
-from vpt.experiments.run_table import query, to_csv
-from vpt.experiments.status import read_status
 from vpt.experiments.store import Record, Store
 
 
@@ -168,7 +168,7 @@ def test_extend_by_two_values_of_one_key_tries_both(doubtful: Store, monkeypatch
         given.append(experiment)
         return {}
 
-    monkeypatch.setattr("vpt.experiments.runner.run_experiment", keep)
+    monkeypatch.setattr("vpt.experiments.running.runner.run_experiment", keep)
     arguments = ["extend", str(doubtful.folder), "VPT", "learning_rate=1", "learning_rate=2.5"]
     assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
     rates = [setting.config.training.learning_rate for setting in given[0].row("VPT").settings]
@@ -212,7 +212,7 @@ def test_commands_whose_runs_ended_in_error_fail_after_their_summary(
 ) -> None:
     last = list(doubtful.records().values())[-1]
     places = {"PLAN": str(doubtful.folder.parent / "plan.toml"), "FOLDER": str(doubtful.folder)}
-    monkeypatch.setattr("vpt.experiments.runner.run_experiment", lambda *_: Store(doubtful.folder).records())
+    monkeypatch.setattr("vpt.experiments.running.runner.run_experiment", lambda *_: Store(doubtful.folder).records())
     arguments = [*(places.get(word, word) for word in words), "--json"]
     doubtful.write(replace(last, status="failed", scores={}, error="the loss became nan"))
     assert CliRunner().invoke(command, arguments).exit_code == 0

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from vpt.backbones.backbone import Backbone
 from vpt.cli.bench import command
-from vpt.experiments import cost_estimate as module
-from vpt.experiments.cost_estimate import Estimate, estimate_cost
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.method_cost import MethodCost
+from vpt.experiments.running import cost_estimate as module
+from vpt.experiments.running.cost_estimate import Estimate, estimate_cost
+from vpt.experiments.running.method_cost import MethodCost
 from vpt.training import TaskConfig
 
 LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')

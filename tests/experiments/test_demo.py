@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vpt.cli.demo import command
-from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.planning.file import find_plan_file, load_experiment
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.significance import paired_interval
 

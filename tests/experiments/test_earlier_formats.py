@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.report import write_report
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.reports.report import write_report
+from vpt.experiments.reports.status import read_status
+from vpt.experiments.running.local_executor import InlineExecutor
+from vpt.experiments.running.runner import run_experiment
 from vpt.experiments.search import remaining_runs, resolved_runs
-from vpt.experiments.status import read_status
 from vpt.experiments.store import RECORD_FORMAT, Store
 from vpt.training import Callback
 

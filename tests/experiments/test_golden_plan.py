@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vpt.experiments.design import Protocol
-from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.local_executor import InlineExecutor
+from vpt.experiments.running.runner import run_experiment
 from vpt.experiments.store import Record, Store
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.training import Callback

@@ -12,13 +12,13 @@ import pytest
 
 from vpt import inspect
 from vpt.errors import SpecError
-from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.head_jobs import tune_heads
-from vpt.experiments.plan_file import builtin_plans, load_experiment
+from vpt.experiments.planning.file import builtin_plans, load_experiment
+from vpt.experiments.running import worker as worker_module
+from vpt.experiments.running.head_jobs import tune_heads
+from vpt.experiments.running.worker import execute_runs, run_worker
 from vpt.experiments.search import best_setting, run_batches
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import execute_runs, run_worker
 
 HEADS = (
     'methods = [{ name = "Full", spec = "full" }, '

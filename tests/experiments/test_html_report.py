@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.drawn_page import page_faults
-from vpt.experiments.report import write_report
+from vpt.experiments.reports.report import write_report
 from vpt.experiments.store import Store
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from helpers.drawn_page import page_faults
 from vpt.cli.bench import command
 from vpt.errors import StorageError
-from vpt.experiments.live_page import ExperimentPage
+from vpt.experiments.reports.live_page import ExperimentPage
 from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
 from vpt.training import Callback, EpochMetrics
@@ -81,7 +81,7 @@ def test_live_page_on_a_disk_that_fails_stops_no_run(doubtful: Store, tmp_path: 
 
 
 def test_live_page_that_cannot_be_drawn_stops_no_run(doubtful: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vpt.experiments.live_page.judge_cells", lambda results: 1 / 0)
+    monkeypatch.setattr("vpt.experiments.reports.live_page.judge_cells", lambda results: 1 / 0)
     notes: list[str] = []
     page = ExperimentPage(doubtful, doubtful.folder / "page.html", notes.append)
     page.on_progress(1, 2, None)
@@ -98,7 +98,7 @@ def test_bench_run_that_is_left_early_closes_its_page(
         assert "http-equiv" in (folder / "page.html").read_text()
         raise left
 
-    monkeypatch.setattr("vpt.experiments.runner.run_experiment", leave)
+    monkeypatch.setattr("vpt.experiments.running.runner.run_experiment", leave)
     plan = str(doubtful.folder.parent / "plan.toml")
     result = CliRunner().invoke(command, ["run", plan, "--out", str(doubtful.folder), "--page"])
     assert result.exit_code
@@ -109,7 +109,7 @@ def test_bench_run_of_worker_processes_shows_the_curve_of_a_run(folder: Path, mo
     pages: list[str] = []
     monkeypatch.setattr("vpt.training.live_page.REFRESH_SECONDS", 0.0)
     monkeypatch.setattr("vpt.training.live_page.write_atomic", lambda path, content: pages.append(content.decode()))
-    monkeypatch.setattr("vpt.experiments.local_executor.POLL_INTERVAL", 0.1)
+    monkeypatch.setattr("vpt.experiments.running.local_executor.POLL_INTERVAL", 0.1)
     plan = folder / "one.toml"
     plan.write_text(
         'name = "one"\nseeds = 1\ntasks = [{ name = "shade", data = "shade" }]\n'

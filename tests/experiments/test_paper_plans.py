@@ -15,10 +15,10 @@ from PIL import Image
 from vpt.backbones import DEFAULT
 from vpt.datasets.catalog import BENCHMARKS, TASKS
 from vpt.errors import DataError
-from vpt.experiments import plan_file
-from vpt.experiments.cost_estimate import estimate_cost
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.planning import file as plan_file
+from vpt.experiments.planning.file import find_plan_file, load_experiment
+from vpt.experiments.running.cost_estimate import estimate_cost
 from vpt.experiments.search import remaining_runs, runnable_runs
 from vpt.methods import VPT, parse_method
 from vpt.protocols import load_protocol

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from vpt.core import environment
-from vpt.experiments import latex
-from vpt.experiments.paper_table import make_paper_table, to_html, to_latex, to_markdown
+from vpt.experiments.reports import latex
+from vpt.experiments.reports.paper_table import make_paper_table, to_html, to_latex, to_markdown
+from vpt.experiments.reports.table import to_latex as table_to_latex
+from vpt.experiments.reports.tables import build_tables
 from vpt.experiments.results import load_results
 from vpt.experiments.store import Store
-from vpt.experiments.table import to_latex as table_to_latex
-from vpt.experiments.tables import build_tables
 
 HOSTILE = r'a_b & 50% $x$ #1 {c} ~ ^ \ "q" [d] *e | <f> é ß 中 −1 -2.5 a--b ñ_þ' + " \a\x7f"
 

@@ -12,12 +12,12 @@ import pytest
 
 from vpt.errors import DataError, SpecError, VptError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experiment
-from vpt.experiments.plan_schema import plan_model
-from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
+from vpt.experiments.planning.file import builtin_plans, find_plan_file, load_experiment
+from vpt.experiments.planning.schema import plan_model
+from vpt.experiments.planning.validation import ErrorCollector, read_toml, validate
+from vpt.experiments.running.worker import run_worker
 from vpt.experiments.search import remaining_runs, runnable_runs
 from vpt.experiments.store import Store
-from vpt.experiments.worker import run_worker
 from vpt.protocols import Departure, apply_protocol
 
 ExperimentOf = Callable[..., Experiment]
@@ -178,7 +178,7 @@ def test_plan_with_internal_error_raises_it_unchanged(
     def broken(*args: object) -> None:
         raise TypeError("a mistake of ours")
 
-    monkeypatch.setattr("vpt.experiments.plan_resolution.check_head_grid", broken)
+    monkeypatch.setattr("vpt.experiments.planning.resolution.check_head_grid", broken)
     with pytest.raises(TypeError, match="a mistake of ours"):
         experiment_of()
 

@@ -11,11 +11,11 @@ import pytest
 
 from vpt.datasets.catalog import TASKS
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.published import describe_published, published_scores
+from vpt.experiments.reports.published import describe_published, published_scores
+from vpt.experiments.reports.tables import departures_table, main_table, published_table
 from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.significance import wins
 from vpt.experiments.store import Store
-from vpt.experiments.tables import departures_table, main_table, published_table
 from vpt.protocols import Departure, load_protocol
 
 CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}

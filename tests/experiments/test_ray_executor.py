@@ -21,8 +21,8 @@ from vpt.core import ray_cluster
 from vpt.core.ray_cluster import check_cluster, connect_cluster
 from vpt.errors import ExitCode, SpecError, VptError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.ray_executor import RayExecutor, _run_remotely
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.running.ray_executor import RayExecutor, _run_remotely
+from vpt.experiments.running.runner import run_experiment
 from vpt.experiments.store import Store
 
 # In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
@@ -31,9 +31,9 @@ import json, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from vpt.experiments.ray_executor import RayExecutor
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.running.ray_executor import RayExecutor
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.running.runner import run_experiment
 from vpt.training import Callback
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -135,9 +135,11 @@ def test_ray_executor_without_shared_folder_scores_ensembles(
 ) -> None:
     ensemble = ('{ name = "Full"', '{ name = "Both", ensemble_of = "Full" }, { name = "Full"')
     experiment = experiment_of(ensemble, ("[0.1, 0.01]", "0.1"))
-    monkeypatch.setattr("vpt.experiments.ray_executor._sees_lock", lambda lock: False)
+    monkeypatch.setattr("vpt.experiments.running.ray_executor._sees_lock", lambda lock: False)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-    monkeypatch.setattr("vpt.experiments.ray_executor.connect_cluster", lambda *_, **__: nullcontext(InlineRay()))
+    monkeypatch.setattr(
+        "vpt.experiments.running.ray_executor.connect_cluster", lambda *_, **__: nullcontext(InlineRay())
+    )
     records = run_experiment(experiment, tmp_path / "out", RayExecutor())
     assert [record.status for record in records.values()] == ["done"] * 10
     assert sorted(record.task for record in records.values() if record.stage == "ensemble") == ["hue", "shade"]

@@ -22,16 +22,16 @@ from vpt.cli.bench import command
 from vpt.cli.console_table import to_console
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.live_page import ExperimentPage
-from vpt.experiments.report import write_report
+from vpt.experiments.reports.live_page import ExperimentPage
+from vpt.experiments.reports.report import write_report
+from vpt.experiments.reports.run_table import METRIC_COLUMNS, metric_rows, query, to_csv, to_parquet
+from vpt.experiments.reports.status import read_status
+from vpt.experiments.reports.table import Table, format_mean_std, format_percent
+from vpt.experiments.reports.tables import build_tables, settings_table
 from vpt.experiments.results import load_results
-from vpt.experiments.run_table import METRIC_COLUMNS, metric_rows, query, to_csv, to_parquet
+from vpt.experiments.running.worker import run_worker
 from vpt.experiments.search import resolved_runs, runnable_runs
-from vpt.experiments.status import read_status
 from vpt.experiments.store import Record, Store
-from vpt.experiments.table import Table, format_mean_std, format_percent
-from vpt.experiments.tables import build_tables, settings_table
-from vpt.experiments.worker import run_worker
 from vpt.plots import style
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 from vpt.training.verdicts import KINDS

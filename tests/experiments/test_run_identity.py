@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.planning.file import load_experiment
 from vpt.experiments.search import runnable_runs
 
 ExperimentOf = Callable[..., Experiment]

@@ -21,14 +21,14 @@ import pytest
 
 from vpt.errors import DataError, StorageError, VptError
 from vpt.experiments import run_lock as lock_module
-from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.local_executor import LocalExecutor
 from vpt.experiments.run_lock import RunLocks, heartbeat
-from vpt.experiments.runner import run_experiment
+from vpt.experiments.running import worker as worker_module
+from vpt.experiments.running.local_executor import LocalExecutor
+from vpt.experiments.running.runner import run_experiment
+from vpt.experiments.running.worker import execute_runs, run_worker
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import execute_runs, run_worker
 from vpt.training import Callback, EpochMetrics, HistoryCallback
 
 ExperimentOf = Callable[..., Experiment]

@@ -14,13 +14,13 @@ from PIL import Image
 
 from vpt.cli.bench import command
 from vpt.errors import DataError, SpecError, VptError
-from vpt.experiments.cost_estimate import estimate_cost
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.report import write_report
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.reports.report import write_report
+from vpt.experiments.reports.run_table import to_csv
 from vpt.experiments.results import load_results
-from vpt.experiments.run_table import to_csv
+from vpt.experiments.running.cost_estimate import estimate_cost
+from vpt.experiments.running.worker import run_worker
 from vpt.experiments.store import Store
-from vpt.experiments.worker import run_worker
 from vpt.tasks.segmentation import SegmentationConfig, SegmentationOptions
 
 PLAN = """

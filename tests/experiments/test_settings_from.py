@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from vpt.errors import DataError, SpecError
-from vpt.experiments.cost_estimate import estimate_cost
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.report import write_report
+from vpt.experiments.planning.file import load_experiment
+from vpt.experiments.reports.report import write_report
+from vpt.experiments.reports.status import read_status
 from vpt.experiments.results import load_results
+from vpt.experiments.running.cost_estimate import estimate_cost
+from vpt.experiments.running.worker import run_worker
 from vpt.experiments.search import best_setting, count_runs, remaining_runs, runnable_runs
-from vpt.experiments.status import read_status
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import run_worker
 
 FROM = ('name = "hue", data', 'name = "hue", settings_from = "shade", images_per_class = 3, data')
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from vpt.cli.bench import command
 from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.running.verification import verify
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
-from vpt.experiments.verification import verify
 from vpt.training import Callback
 
 
@@ -83,7 +83,7 @@ def test_verified_run_is_compared_with_the_spread_over_seeds(
         store.write(with_score(first, None))
         store.remove_records([chosen[1].id])
     monkeypatch.setattr(
-        "vpt.experiments.verification.execute_runs",
+        "vpt.experiments.running.verification.execute_runs",
         lambda experiment, runs, scratch, callback: [with_score(replace(first, id=runs[0].id), again)],
     )
     found = [run for run in verify(store.folder, 1.0, 0, Callback()).runs if run.id == first.id]
@@ -109,7 +109,7 @@ def test_verify_repeats_heads_at_once_and_with_the_stored_threads(
         repeated.append((len(runs), torch.get_num_threads()))
         return [stored[run.id] for run in runs]
 
-    monkeypatch.setattr("vpt.experiments.verification.execute_runs", repeat)
+    monkeypatch.setattr("vpt.experiments.running.verification.execute_runs", repeat)
     callback = Counted()
     assert len(verify(store.folder, 1.0, 0, callback).runs) == len(callback.ended) == 4  # two rates of each task
     assert repeated == [(2, threads)] * 2 and torch.get_num_threads() == threads - 1
@@ -120,7 +120,7 @@ def test_verify_of_a_run_that_ends_in_an_error_names_it(store: Store, monkeypatc
     def fail(*args: object, **options: object) -> None:
         raise OSError("no such disk")
 
-    monkeypatch.setattr("vpt.experiments.worker.run_job", fail)
+    monkeypatch.setattr("vpt.experiments.running.worker.run_job", fail)
     found = verify(store.folder, 0.01, 0, Callback())
     assert not found.confirmed and found.runs[0].status == "error"
     assert str(found.runs[0]).endswith("stored, and now OSError: no such disk")

@@ -14,7 +14,7 @@ from typing import Any
 _SERVER = """
 import io, json, os, signal, socket, sys
 from vpt.cli import main
-import vpt.api.training, vpt.cli.tune, vpt.search, vpt.serving.bank, vpt.experiments.worker, vpt.plots.figures
+import vpt.api.training, vpt.cli.tune, vpt.search, vpt.serving.bank, vpt.experiments.running.worker, vpt.plots.figures
 import matplotlib.figure, matplotlib.backends.backend_agg, torch, numpy
 vpt.load_backbone()  # as all else is loaded that a command loads at its start
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -22,8 +22,8 @@ from vpt.data.images.files import UnreadableImageError, read_rgb
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.tables.listings import read_listing
 from vpt.errors import VptError
-from vpt.experiments.plan_schema import plan_model
-from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
+from vpt.experiments.planning.schema import plan_model
+from vpt.experiments.planning.validation import ErrorCollector, read_toml, validate
 from vpt.methods.registry import parse_method
 from vpt.model.header import KEY, Header, inspect
 from vpt.serving.image_bodies import find_image

@@ -23,7 +23,7 @@ from hostile.entries import COUNTS, clear, command, count_tried, inputs_of, pict
 from vpt.data.decoding.cache import decode_cached
 from vpt.data.decoding.stream import ImageLoader, StreamedImages
 from vpt.data.loading import load_dataset
-from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.planning.file import load_experiment
 from vpt.serving.bank import Bank
 from vpt.serving.server import create_app
 from vpt.training.batches import DeviceDataset, Examples

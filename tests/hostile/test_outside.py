@@ -14,7 +14,7 @@ from vpt.core.input_files import OUTSIDE_VARIABLE
 from vpt.data.loading import load_dataset
 from vpt.data.tables.images import read_table_images
 from vpt.errors import VptError
-from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.planning.file import load_experiment
 
 PLAN = 'methods = ["linear"]\n[training]\nepochs = 1\n[[tasks]]\nname = "photos"\n'
 

@@ -18,8 +18,8 @@ from vpt.core.intervals import wilson
 from vpt.errors import SpecError, TrainingError
 from vpt.search import SearchRequest, finish, run_search
 from vpt.search.comparison import Comparison, compare, interval
-from vpt.search.mask_comparison import describe_masks
 from vpt.search.metrics import score
+from vpt.search.segmentation.comparison import describe_masks
 from vpt.search.status import NOT_BEGUN
 from vpt.search.trials import OutOfTimeError
 from vpt.training import loggers

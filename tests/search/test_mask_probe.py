@@ -17,8 +17,11 @@ from simulation import Interrupted, SimulatedClock
 import vpt
 from helpers.segmentation import write_split
 from vpt.backbones import DEFAULT
-from vpt.search import mask_candidates, mask_costs, mask_ranking, segmentation
-from vpt.search.mask_comparison import compare_masks
+from vpt.search.segmentation import candidates as mask_candidates
+from vpt.search.segmentation import costs as mask_costs
+from vpt.search.segmentation import ranking as mask_ranking
+from vpt.search.segmentation import search as segmentation
+from vpt.search.segmentation.comparison import compare_masks
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 OPTIONS: dict[str, Any] = {"image_size": 48, "batch_size": 2, "image": 0.02}
@@ -119,7 +122,7 @@ def test_search_of_masks_ranks_backbones_by_their_probes(
                 torch.nn.init.zeros_(weight.data)
         return backbone
 
-    for module in ("vpt.search.mask_candidates", "vpt.tasks.segmentation.task"):
+    for module in ("vpt.search.segmentation.candidates", "vpt.tasks.segmentation.task"):
         monkeypatch.setattr(f"{module}.load_backbone", load_either)
     result, clock = search(scenes, backbone=f"blind,{DEFAULT}", minutes=0.5, step=0.3, method="linear", **OPTIONS)
     assert result.search is not None and clock.now <= 33 and result.backbone == DEFAULT

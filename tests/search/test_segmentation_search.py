@@ -20,8 +20,9 @@ from simulation import Interrupted, SimulatedClock
 
 import vpt
 from vpt.core.text import describe_status
-from vpt.search import mask_costs, segmentation
-from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
+from vpt.search.segmentation import costs as mask_costs
+from vpt.search.segmentation import search as segmentation
+from vpt.search.segmentation.comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.prediction import PixelScores

@@ -52,7 +52,7 @@ def command(
     vpt ablate length photos/ --epochs 30
     vpt ablate sharing photos/ --method "vpt(length=50)" --backbone vit_base_patch16_224.augreg_in21k
     """
-    from vpt.experiments.ablation_series import SERIES, find_series
+    from vpt.experiments.ablations.series import SERIES, find_series
 
     if name is None:
         titles = {series.name: f"{series.title} ({series.source})" for series in SERIES.values()}
@@ -66,8 +66,8 @@ def command(
     from vpt.backbones import DEFAULT
     from vpt.cli.console_table import print_table
     from vpt.cli.progress import SeriesProgress
-    from vpt.experiments.ablation import ablate
-    from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
+    from vpt.experiments.ablations.run import ablate
+    from vpt.experiments.running.local_executor import InlineExecutor, LocalExecutor
     from vpt.training import CallbackList
     from vpt.training.events import open_events
 

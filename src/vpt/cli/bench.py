@@ -57,8 +57,8 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, hours: f
     vpt bench plan paper-table1 --images-per-second 400
     """
     from vpt.core.text import format_bytes, format_duration, pluralize
-    from vpt.experiments.cost_estimate import estimate_cost
-    from vpt.experiments.plan_file import find_plan_file, load_experiment
+    from vpt.experiments.planning.file import find_plan_file, load_experiment
+    from vpt.experiments.running.cost_estimate import estimate_cost
     from vpt.protocols import describe_protocol
 
     experiment = load_experiment(find_plan_file(plan), data, for_estimate=True)
@@ -118,9 +118,9 @@ def run(
     """
     executor = make_executor(**executor_options)
     from vpt.cli.progress import BenchProgress
-    from vpt.experiments.live_page import ExperimentPage
-    from vpt.experiments.plan_file import find_plan_file, load_experiment
-    from vpt.experiments.runner import LoggedRuns, raise_errors, run_experiment
+    from vpt.experiments.planning.file import find_plan_file, load_experiment
+    from vpt.experiments.reports.live_page import ExperimentPage
+    from vpt.experiments.running.runner import LoggedRuns, raise_errors, run_experiment
     from vpt.experiments.store import Store
     from vpt.training import CallbackList
     from vpt.training.events import open_events
@@ -163,8 +163,8 @@ def extend(
     """
     from vpt.cli.progress import BenchProgress
     from vpt.experiments.grid_extension import extend_grid
-    from vpt.experiments.local_executor import LocalExecutor
-    from vpt.experiments.runner import raise_errors, run_experiment
+    from vpt.experiments.running.local_executor import LocalExecutor
+    from vpt.experiments.running.runner import raise_errors, run_experiment
     from vpt.experiments.store import Store
     from vpt.training import CallbackList
     from vpt.training.events import open_events
@@ -203,7 +203,7 @@ def verify(folder: Path, sample: float, seed: int, events: Path | None, as_json:
     vpt bench verify smoke/ --sample 5%
     """
     from vpt.cli.progress import BenchProgress
-    from vpt.experiments.verification import verify as verify_runs
+    from vpt.experiments.running.verification import verify as verify_runs
     from vpt.training import CallbackList
     from vpt.training.events import open_events
 
@@ -226,7 +226,7 @@ def status(folder: Path, as_json: bool) -> None:
     \b
     vpt bench status smoke/
     """
-    from vpt.experiments.status import read_status
+    from vpt.experiments.reports.status import read_status
 
     found = read_status(folder)
     print_result(as_json, asdict(found), found.text(shutil.get_terminal_size().columns).splitlines())
@@ -244,7 +244,7 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
     vpt bench export smoke/ --parquet runs.parquet
     """
     from vpt.core.io import write_atomic
-    from vpt.experiments.run_table import to_csv, to_parquet
+    from vpt.experiments.reports.run_table import to_csv, to_parquet
 
     if parquet is not None:
         write_atomic(parquet, to_parquet(folder))
@@ -266,8 +266,8 @@ def query(folder: Path, sql: str, as_json: bool) -> None:
     \b
     vpt bench query smoke/ "SELECT method, avg(top1) FROM runs WHERE stage = 'final' GROUP BY method"
     """
-    from vpt.experiments import run_table
-    from vpt.experiments.table import to_csv
+    from vpt.experiments.reports import run_table
+    from vpt.experiments.reports.table import to_csv
 
     columns, rows = run_table.query(folder, sql)
     if as_json:
@@ -288,8 +288,8 @@ def report(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     \b
     vpt bench report smoke/
     """
-    from vpt.experiments.cell_verdicts import judge_cells
-    from vpt.experiments.report import write_report
+    from vpt.experiments.reports.cell_verdicts import judge_cells
+    from vpt.experiments.reports.report import write_report
     from vpt.experiments.results import load_results
     from vpt.experiments.store import Store
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vpt.experiments.table import Table, markdown_rows
+from vpt.experiments.reports.table import Table, markdown_rows
 
 
 def to_console(table: Table) -> RichTable:

@@ -12,8 +12,8 @@ from vpt.cli.paths import FOLDER
 
 if TYPE_CHECKING:
     from vpt.experiments.demo import PairedDifference
+    from vpt.experiments.reports.table import Table
     from vpt.experiments.results import Cell, ExperimentResults
-    from vpt.experiments.table import Table
 
 
 @click.command()
@@ -98,7 +98,7 @@ def _describe(one: "PairedDifference") -> str:
 def _demo_table(results: "ExperimentResults") -> "Table":
     """Return the table: a row for each method with its cost and its accuracy."""
     from vpt.core.text import pluralize
-    from vpt.experiments.table import Table
+    from vpt.experiments.reports.table import Table
 
     task, cells = results.experiment.tasks[0], list(results.cells.values())
     images, seeds = cells[0].final_records[0].images, results.experiment.protocol.seeds
@@ -111,7 +111,7 @@ def _demo_table(results: "ExperimentResults") -> "Table":
 
 def _row(cell: "Cell") -> tuple[str, ...]:
     from vpt.core.text import format_bytes, format_duration
-    from vpt.experiments.table import format_mean_std
+    from vpt.experiments.reports.table import format_mean_std
 
     record = cell.final_records[0]
     if not record.parameters:

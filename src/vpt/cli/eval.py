@@ -13,7 +13,7 @@ from vpt.cli.options import TaskCommand, option, own_options, print_result
 from vpt.cli.paths import FILE, PATH, TUNED_FILE
 
 if TYPE_CHECKING:
-    from vpt.experiments.table import Table
+    from vpt.experiments.reports.table import Table
     from vpt.tasks.base import Task
     from vpt.tasks.evaluation import Evaluation
 
@@ -110,7 +110,7 @@ def command(
 def _class_table(task: Task, evaluation: Evaluation) -> Table:
     """Return the scores of each class."""
     from vpt.core.text import printable
-    from vpt.experiments.table import Table, format_percent
+    from vpt.experiments.reports.table import Table, format_percent
 
     header, rows = ["class", task.counted, "precision, %", "recall, %", "F1, %"], []
     support = evaluation.confusion.sum(1) if evaluation.scores is None else evaluation.scores.support
@@ -128,7 +128,7 @@ def _class_table(task: Task, evaluation: Evaluation) -> Table:
 def _confusion_table(evaluation: Evaluation, unit: str) -> Table:
     """Return the confusion matrix, one row for each true class."""
     from vpt.core.text import printable
-    from vpt.experiments.table import Table
+    from vpt.experiments.reports.table import Table
 
     names = [printable(name) for name in evaluation.per_class]
     text = "{:.1f}" if unit == "percent" else "{:,}"

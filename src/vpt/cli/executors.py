@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.experiments.runner import Executor
+    from vpt.experiments.running.runner import Executor
 
 
 def make_executor(
@@ -29,8 +29,8 @@ def make_executor(
         VptError: Ray is not installed, or nothing responds at the address.
     """
     from vpt.core.ray_cluster import cluster_address
-    from vpt.experiments.local_executor import LocalExecutor
-    from vpt.experiments.ray_executor import RayExecutor
+    from vpt.experiments.running.local_executor import LocalExecutor
+    from vpt.experiments.running.ray_executor import RayExecutor
 
     if executor is None:
         if cpus is not None or gpus is not None or verbose:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from vpt.api.progress import ConsoleCallback, ConsoleProgress
 from vpt.core.text import format_duration
-from vpt.experiments.cell_verdicts import judge_record
 from vpt.experiments.experiment import METRICS, Run
+from vpt.experiments.reports.cell_verdicts import judge_record
 from vpt.experiments.store import Record
 from vpt.training import Callback, EpochMetrics
 

@@ -21,7 +21,7 @@ def print_runs(folder: Path, records: "Mapping[str, Record]", as_json: bool) -> 
         records: Records by run id.
         as_json: True prints JSON.
     """
-    from vpt.experiments.cell_verdicts import judge_cells
+    from vpt.experiments.reports.cell_verdicts import judge_cells
     from vpt.experiments.results import load_results
     from vpt.experiments.store import Store
 

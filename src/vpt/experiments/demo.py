@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.data.synthetic.tasks import generate_splits
-from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
-from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.planning.file import find_plan_file, load_experiment
 from vpt.experiments.results import Cell, ExperimentResults, load_results
-from vpt.experiments.runner import raise_errors, run_experiment
+from vpt.experiments.running.local_executor import InlineExecutor, LocalExecutor
+from vpt.experiments.running.runner import raise_errors, run_experiment
 from vpt.experiments.significance import paired_interval
 from vpt.experiments.store import Store
 from vpt.methods.registry import parse_method

@@ -8,7 +8,7 @@ from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.experiments.design import MethodRow, Setting
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_schema import SEARCHED_KEYS
+from vpt.experiments.planning.schema import SEARCHED_KEYS
 from vpt.experiments.selection_checks import check_split_seed, check_splits
 from vpt.methods.registry import parse_method
 from vpt.protocols import Departure

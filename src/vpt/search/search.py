@@ -22,7 +22,6 @@ from vpt.data.dataset import Dataset
 from vpt.errors import DataError, SpecError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
-from vpt.search import segmentation
 from vpt.search.backbones import advise, choose_backbone
 from vpt.search.budget import Budget, Clock
 from vpt.search.candidates import is_probe
@@ -36,6 +35,7 @@ from vpt.search.outcome import Probe
 from vpt.search.precision import choose_precision
 from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
+from vpt.search.segmentation import search as segmentation
 from vpt.search.selection import Selection
 from vpt.search.trials import in_unit_of_labels
 from vpt.tasks.classification.label_checks import NOT_FOR_RIDGE

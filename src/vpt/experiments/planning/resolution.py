@@ -15,11 +15,11 @@ from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core.text import did_you_mean
 from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
-from vpt.experiments.benchmark_tasks import list_tasks, read_task_files
 from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
-from vpt.experiments.plan_validation import ErrorCollector, named_path, validate
+from vpt.experiments.planning.benchmark_tasks import list_tasks, read_task_files
+from vpt.experiments.planning.schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
+from vpt.experiments.planning.validation import ErrorCollector, named_path, validate
 from vpt.experiments.selection_checks import check_split_seed, check_splits
 from vpt.methods.init_inputs import InitInputs
 from vpt.methods.registry import parse_method

@@ -17,9 +17,9 @@ from vpt.core.io import make_folder, move_into_place
 from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, DataError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.head_jobs import tune_heads
 from vpt.experiments.run_lock import heartbeat
-from vpt.experiments.runner import ProgressReporter
+from vpt.experiments.running.head_jobs import tune_heads
+from vpt.experiments.running.runner import ProgressReporter
 from vpt.experiments.search import count_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file

@@ -19,11 +19,18 @@ from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
-from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch
-from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
-from vpt.search.mask_costs import END_SHARE, TOO_FEW, measure_costs, plan_lengths, sample_scored, seconds_of_tests
-from vpt.search.mask_ranking import choose_backbone_of_masks, choose_image_size
 from vpt.search.precision import choose_precision
+from vpt.search.segmentation.candidates import HEAD_ALONE, MaskSearch
+from vpt.search.segmentation.comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
+from vpt.search.segmentation.costs import (
+    END_SHARE,
+    TOO_FEW,
+    measure_costs,
+    plan_lengths,
+    sample_scored,
+    seconds_of_tests,
+)
+from vpt.search.segmentation.ranking import choose_backbone_of_masks, choose_image_size
 from vpt.search.status import KILLED, OUT_OF_MEMORY, SLOWER_THAN_PLANNED, Status, end
 from vpt.search.trials import Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation

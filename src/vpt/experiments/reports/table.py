@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vpt.core.text import one_line, printable
-from vpt.experiments import latex
+from vpt.experiments.reports import latex
 
 MISSING = "–"
 

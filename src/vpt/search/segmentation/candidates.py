@@ -58,7 +58,7 @@ class MaskSearch(SearchContext):
     Attributes:
         data: The images.
         backbone: Name of the backbone.
-        costs: What `vpt.search.mask_costs.measure_costs` returns, as far as it is known.
+        costs: What `vpt.search.segmentation.costs.measure_costs` returns, as far as it is known.
     """
 
     data: SegmentationData

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpt.core.text import begin_sentence, one_line, pluralize
-from vpt.experiments import latex
-from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.design import Task
+from vpt.experiments.reports import latex
+from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
+from vpt.experiments.reports.table import MISSING
 from vpt.experiments.results import Cell, ExperimentResults
-from vpt.experiments.table import MISSING
 from vpt.plots.pages import page_environment
 from vpt.protocols import describe_protocol
 

@@ -14,17 +14,17 @@ from vpt.core.io import write_atomic
 from vpt.core.text import file_stem
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
-from vpt.experiments.ablation_report import Ablation, PointResult, write_ablation
-from vpt.experiments.ablation_series import Point, Series, SeriesContext
+from vpt.experiments.ablations.report import Ablation, PointResult, write_ablation
+from vpt.experiments.ablations.series import Point, Series, SeriesContext
 from vpt.experiments.design import MethodRow
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_resolution import resolve_plan
+from vpt.experiments.planning.resolution import resolve_plan
 from vpt.experiments.results import load_results
-from vpt.experiments.runner import Executor, raise_errors, run_experiment
+from vpt.experiments.running.local_executor import InlineExecutor
+from vpt.experiments.running.runner import Executor, raise_errors, run_experiment
+from vpt.experiments.running.worker import result_record
 from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
-from vpt.experiments.worker import result_record
 from vpt.methods.base import Method, Sum
 from vpt.methods.registry import parse_method
 from vpt.tasks.classification.config import ClassificationConfig

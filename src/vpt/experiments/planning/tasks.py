@@ -18,7 +18,7 @@ from vpt.data.synthetic import tasks as synthetic
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, Task
-from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable
+from vpt.experiments.planning.schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable
 
 _MASK_KEYS = ("labels", "ignore_index", "reduce_zero_label", "val_as_test")  # keys of a row that say how masks are read
 

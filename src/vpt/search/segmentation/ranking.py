@@ -11,9 +11,9 @@ from vpt.backbones import load_backbone
 from vpt.data.preprocessing import MAX_SIZE
 from vpt.errors import BackboneError, UnsupportedError, is_out_of_memory
 from vpt.search.context import SearchContext
-from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
-from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels
-from vpt.search.mask_costs import measure_scoring, measure_solving
+from vpt.search.segmentation.candidates import HEAD_ALONE, MaskSearch, find_linear_head
+from vpt.search.segmentation.comparison import FEWEST_IMAGES, compare_masks, count_pixels
+from vpt.search.segmentation.costs import measure_scoring, measure_solving
 from vpt.tasks.segmentation.prediction import evenly, sum_scores
 from vpt.tasks.segmentation.task import SegmentationData, SegmentationTask
 from vpt.tuning import train_model

@@ -11,8 +11,8 @@ from vpt.backbones import load_backbone
 from vpt.core.optional import import_optional
 from vpt.core.text import one_line
 from vpt.errors import BackboneError, SpecError
-from vpt.experiments import table
-from vpt.experiments.cell_verdicts import OF_CELLS, judge_cells, judge_record
+from vpt.experiments.reports import table
+from vpt.experiments.reports.cell_verdicts import OF_CELLS, judge_cells, judge_record
 from vpt.experiments.results import load_results
 from vpt.experiments.search import cell_runs
 from vpt.experiments.store import Record, Store

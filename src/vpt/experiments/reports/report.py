@@ -11,16 +11,16 @@ from markupsafe import Markup
 
 from vpt.core.io import write_atomic
 from vpt.core.text import format_number, pluralize
-from vpt.experiments.cell_verdicts import judge_cells, summarize
-from vpt.experiments.paper_table import make_paper_table
-from vpt.experiments.paper_table import to_html as to_paper_html
-from vpt.experiments.paper_table import to_latex as to_paper_latex
-from vpt.experiments.paper_table import to_markdown as to_paper_markdown
+from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
+from vpt.experiments.reports.paper_table import make_paper_table
+from vpt.experiments.reports.paper_table import to_html as to_paper_html
+from vpt.experiments.reports.paper_table import to_latex as to_paper_latex
+from vpt.experiments.reports.paper_table import to_markdown as to_paper_markdown
+from vpt.experiments.reports.table import MISSING, Table, to_csv, to_document, to_latex
+from vpt.experiments.reports.tables import PROTOCOL_DESCRIPTION, TABLE_NAMES, build_tables
 from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.significance import group_mean
 from vpt.experiments.store import Store
-from vpt.experiments.table import MISSING, Table, to_csv, to_document, to_latex
-from vpt.experiments.tables import PROTOCOL_DESCRIPTION, TABLE_NAMES, build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 from vpt.plots.pages import page_environment
 

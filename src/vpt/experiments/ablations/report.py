@@ -8,11 +8,11 @@ from typing import Any
 
 from vpt.core.io import write_atomic
 from vpt.core.text import one_line
-from vpt.experiments.ablation_series import Point, Series
+from vpt.experiments.ablations.series import Point, Series
+from vpt.experiments.reports.table import Table, format_mean_std, markdown_rows
 from vpt.experiments.results import Cell
 from vpt.experiments.significance import mean
 from vpt.experiments.store import Record, Store
-from vpt.experiments.table import Table, format_mean_std, markdown_rows
 from vpt.methods.registry import parse_method
 from vpt.plots import figures
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpt.experiments.cell_verdicts import CellVerdict, judge_cells, judge_record
+from vpt.experiments.reports.cell_verdicts import CellVerdict, judge_cells, judge_record
 from vpt.experiments.results import load_results
 from vpt.experiments.search import count_runs, resolved_runs
 from vpt.experiments.store import Store

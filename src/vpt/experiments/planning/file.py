@@ -21,10 +21,10 @@ from typing import Any
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_resolution import resolve_plan
-from vpt.experiments.plan_validation import read_toml
+from vpt.experiments.planning.resolution import resolve_plan
+from vpt.experiments.planning.validation import read_toml
 
-PLANS_DIR = Path(__file__).parent / "plans"
+PLANS_DIR = Path(__file__).parents[1] / "plans"
 
 
 def builtin_plans() -> dict[str, Path]:

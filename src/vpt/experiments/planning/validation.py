@@ -14,7 +14,7 @@ from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside, require_regular_f
 from vpt.core.legacy_keys import upgrade_plan_file
 from vpt.core.text import bullets, did_you_mean
 from vpt.errors import SpecError, VptError
-from vpt.experiments.plan_schema import PlanTable
+from vpt.experiments.planning.schema import PlanTable
 
 Tables = TypeVar("Tables", bound=PlanTable)
 

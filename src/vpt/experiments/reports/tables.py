@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vpt.core.text import begin_sentence, one_line
-from vpt.experiments.cell_verdicts import judge_cells, summarize
-from vpt.experiments.published import describe_published, published_scores
+from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
+from vpt.experiments.reports.published import describe_published, published_scores
+from vpt.experiments.reports.table import MISSING, Table, format_mean_std, format_percent
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
 from vpt.experiments.store import Record
-from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent
 from vpt.methods.registry import parse_method
 from vpt.protocols import describe_protocol
 

@@ -10,12 +10,12 @@ from typing import Any
 from markupsafe import Markup
 
 from vpt.core.text import format_duration
-from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
+from vpt.experiments.reports.tables import format_cell
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.search import count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
-from vpt.experiments.tables import format_cell
 from vpt.plots.inline_svg import sparkline
 from vpt.plots.pages import page_environment
 from vpt.training.callbacks import EpochMetrics

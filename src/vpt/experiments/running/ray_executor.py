@@ -21,10 +21,10 @@ from vpt.core.ray_cluster import NodeWatch, connect_cluster
 from vpt.core.text import one_line
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock, heartbeat
-from vpt.experiments.runner import ProgressReporter
+from vpt.experiments.running.runner import ProgressReporter
+from vpt.experiments.running.worker import POLL_INTERVAL, execute_runs
 from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import POLL_INTERVAL, execute_runs
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.candidates import Candidate, bytes_of, is_too_large
-from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
-from vpt.search.mask_comparison import FEWEST_IMAGES
+from vpt.search.segmentation.candidates import HEAD_ALONE, MaskSearch, find_linear_head
+from vpt.search.segmentation.comparison import FEWEST_IMAGES
 from vpt.search.status import KILLED, OUT_OF_MEMORY, Status, end
 from vpt.search.trials import ImagesOnly, StepsOnly, StepTimer
 from vpt.tasks.registry import TASKS

@@ -8,9 +8,15 @@ from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError, SpecError
 from vpt.experiments.design import Protocol, Task
-from vpt.experiments.plan_schema import BenchmarkKeys, BenchmarkTables, ClassificationTaskTable, PlanTables, TaskTable
-from vpt.experiments.plan_validation import ErrorCollector, named_path, read_toml, validate
-from vpt.experiments.tasks import list_task
+from vpt.experiments.planning.schema import (
+    BenchmarkKeys,
+    BenchmarkTables,
+    ClassificationTaskTable,
+    PlanTables,
+    TaskTable,
+)
+from vpt.experiments.planning.tasks import list_task
+from vpt.experiments.planning.validation import ErrorCollector, named_path, read_toml, validate
 
 
 def read_task_files(tables: PlanTables, path: Path, collector: ErrorCollector) -> list[tuple[TaskTable, Path]]:

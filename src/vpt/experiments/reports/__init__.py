@@ -1,0 +1,1 @@
+"""Reports of an experiment, made from its records alone: tables, pages, progress."""

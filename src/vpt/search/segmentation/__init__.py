@@ -1,0 +1,1 @@
+"""The search in segmentation: the same procedure, by other candidates, costs and comparisons."""
