@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ def test_predict_every_form_of_an_image_gives_the_same(result: vpt.RunResult, da
     path = tmp_path / "new.png"
     path.write_bytes(encoded(pixels))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    forms = [path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels, pixels / 255, tensor, tensor / 255]
+    content = path.read_bytes()
+    forms = [path, str(path), content, Image.fromarray(pixels), pixels, pixels / 255, tensor, tensor / 255]
+    forms += [bytearray(content), memoryview(content), io.BytesIO(content)]
     model = vpt.load(result.file)
     found = [vpt.predict(model, form) for form in forms]
     assert {prediction.top for prediction in found} == {found[0].top}
@@ -49,6 +52,8 @@ def test_predict_several_images_gives_a_list(result: vpt.RunResult, data: Any, t
         assert sorted(prediction.label for prediction in found) == sorted(expected)
     assert [prediction.label for prediction in vpt.predict(model, tmp_path)] == expected
     assert vpt.predict(model, [pixels[0]])[0].label == "dark"
+    with (tmp_path / "0.png").open("rb") as file:
+        assert [found.label for found in vpt.predict(model, [file, tmp_path / "1.png"])] == expected[:2]
 
 
 def test_predict_unusable_arguments_are_refused(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
@@ -59,6 +64,14 @@ def test_predict_unusable_arguments_are_refused(result: vpt.RunResult, data: Any
         vpt.predict(result.file, tmp_path / "absent.jpg")
     with pytest.raises(vpt.SpecError, match="flip, out: for segmentation, and the model is for classification"):
         vpt.predict(result.file, pixels, flip=True, out=tmp_path)
+    for other in (None, {"image": pixels}, 3):
+        with pytest.raises(vpt.SpecError, match=r"the images are a value of type .*; give a path, the bytes of an"):
+            vpt.predict(result.file, other)  # type: ignore[call-overload]
+    with pytest.raises(vpt.SpecError, match=r"opened as text; open it with open\(path, \"rb\"\)"):
+        vpt.predict(result.file, io.StringIO("x"))  # type: ignore[call-overload]
+    for empty in ("", [""]):
+        with pytest.raises(vpt.DataError, match="the path of an image is ''; give an image or a folder"):
+            vpt.predict(result.file, empty)
     with pytest.raises(vpt.SpecError, match="top is 0"):
         vpt.predict(result.file, pixels, top=0)
     with pytest.raises(vpt.SpecError, match="backbone and weights belong to a tuned file"):

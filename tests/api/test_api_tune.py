@@ -94,7 +94,7 @@ def refused_data() -> dict[str, tuple[Any, str]]:
         "no images": (([], []), "train has no image"),
         "items that are no pairs": ([{"image": pixels[0]}], r"item 0 .* type dict; each item is \(image, label\)"),
         "unknown split": ({"train": (pixels, labels), "dev": (pixels, labels)}, "have a split 'dev'"),
-        "a number": (3, "train is a value of type int; give a folder, a built-in task"),
+        "a number": (3, "train is a value of type int; give .*; a folder or a built-in task is given alone"),
     }
 
 

@@ -23,6 +23,19 @@ def test_find_images_names_what_is_not_used(draw) -> None:
     assert "; clip.mp4 is a video; write some of its frames" in note
 
 
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_find_images_of_an_empty_text_is_refused(empty: str) -> None:
+    with pytest.raises(DataError, match=f"the path of an image is '{empty}'; give .*; `.` is the current folder"):
+        find_images([empty])
+
+
+@pytest.mark.parametrize("address", ["https://x.org/a.png", "hf://datasets/x/a.png"])
+def test_find_images_at_an_address_is_refused(address: str) -> None:
+    for source in (address, Path(address)):
+        with pytest.raises(DataError, match=f"^{address} is a URL, and images are read from files; download it first"):
+            find_images([source])
+
+
 def test_find_images_of_images_alone_has_no_note(draw) -> None:
     root = draw("inbox/a.png")
     notes: list[str] = []

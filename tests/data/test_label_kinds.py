@@ -83,7 +83,11 @@ def test_integers_are_numbers_to_predict_if_asked() -> None:
         (np.full((12, 2), 0.5), r"labels of shape \(12, 2\) contain 0.5; several labels of an image are 0 or 1"),
         ([[1, 0]] * 11 + [[1]], "labels are no numbers, or not as many for every image"),
         ([0.5] * 11 + ["cat"], "labels are no numbers"),
-        ([0.5] * 11 + [float("nan")], "a label is nan; numbers to predict are finite"),
+        ([0.5] * 11 + [float("inf")], "a label is inf; numbers to predict are finite"),
+        ([0.5] * 11 + [float("nan")], "image 11 of train has no label, it is nan; leave the image out, or give one"),
+        (["a", float("nan"), *["b"] * 10], "image 1 of train has no label, it is nan"),
+        (np.array([np.nan, *[1.0] * 11]), "image 0 of train has no label, it is nan"),
+        ([None] * 12, "image 0 of train has no label, it is None"),
         (np.zeros(12), "all images of train have the label 0.0, so there is nothing to learn"),
         (np.ones((12, 2)), r"all images of train have the label \[1. 1.\]"),
     ],
@@ -91,6 +95,44 @@ def test_integers_are_numbers_to_predict_if_asked() -> None:
 def test_labels_of_no_kind_are_refused(labels: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         dataset_from_memory({"train": (PIXELS, labels)})
+
+
+@pytest.mark.parametrize("labels", [np.arange(12)[:, None] % 2, [[k % 2] for k in range(12)], torch.eye(12)[:, :1]])
+def test_column_of_labels_is_one_label_for_each_image(labels: Any) -> None:
+    found = dataset_from_memory({"train": (PIXELS, labels)}, label_kind=None)
+    assert found.train.labels.shape == (12,) and found.label_kind != "multi_label"
+    several = dataset_from_memory({"train": (PIXELS, labels)}, label_kind="multi_label")
+    assert several.train.labels.shape == (12, 1)
+    numbers = dataset_from_memory({"test": (PIXELS, labels)}, ["age"], label_kind="regression")
+    assert numbers.label_kind == "regression" and numbers.test.labels.shape == (12,)
+
+
+def test_column_of_names_is_one_class_for_each_image() -> None:
+    names = np.array(["cat", "dog"] * 6, object)[:, None]
+    assert dataset_from_memory({"train": (PIXELS, names)}).classes == ("cat", "dog")
+
+
+def test_negative_integers_are_numbers_to_predict_if_asked() -> None:
+    found = dataset_from_memory({"train": (PIXELS, np.arange(12) - 6)}, label_kind="regression")
+    assert found.train.labels.tolist() == list(range(-6, 6))
+
+
+def test_data_frame_of_labels_names_the_classes_by_its_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TAGS, columns=["cat", "dog", "bird"])
+    several = dataset_from_memory({"train": (PIXELS, frame)})
+    assert several.label_kind == "multi_label" and several.classes == ("cat", "dog", "bird")
+    assert np.array_equal(several.train.labels, TAGS)
+    single = dataset_from_memory({"train": (PIXELS, pandas.DataFrame({"kind": ["x", "y"] * 6}))})
+    assert single.label_kind == "single_label" and single.classes == ("x", "y")
+
+
+@pytest.mark.parametrize("values", [[0, None, *[1] * 10], ["a", None, *["b"] * 10]])
+def test_missing_label_of_pandas_is_named(values: list[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    for kind in (None, "Int64" if values[0] == 0 else "string"):
+        with pytest.raises(DataError, match=r"image 1 of train has no label, it is .*; leave the image out, or give"):
+            dataset_from_memory({"train": (PIXELS, pandas.Series(values, dtype=kind))})
 
 
 def test_splits_with_labels_of_two_kinds_are_refused() -> None:

@@ -55,6 +55,33 @@ def test_table_equals_the_same_data_as_folders(root, kind):
         assert split.labels[by_name].tolist() == tables.splits[name].labels[order].tolist()
 
 
+@pytest.mark.parametrize(
+    ("head", "delimiter"),
+    [("\n \n", ";"), ("sep=;\n", ";"), ("SEP=\t\r\n", "\t"), ("\nsep=,\n", ","), ("", "|"), ("sep=|\n", "|")],
+)
+def test_table_whose_columns_follow_other_lines_is_read(root, expected, head, delimiter):
+    path = write_csv(root / "labels.csv", rows("path", "label"), delimiter)
+    write(path, head + path.read_text())
+    assert labels_of(path) == expected
+
+
+def test_table_with_bars_in_the_names_of_columns_is_parted_by_commas(root):
+    path = write(root / "labels.csv", "path,a|b|c\nant/0.png,x\nbee/0.png,y\n")
+    assert load_dataset(path, val_fraction=0, test_fraction=0).classes == ("x", "y")
+
+
+def test_load_scored_dataset_of_a_split_of_one_class_is_scored(root):
+    lines = ["path,label,split", *(f"{name},ant,{'test' if i < 2 else 'train'}" for i, name in enumerate(NAMES[:6]))]
+    path = write(root / "labels.csv", "\n".join(lines))
+    one = f"labels.csv in {root} has only one class, 'ant' (4 images); a classifier needs at least two: add images of"
+    assert one in refusal(path)
+    marks = make_marks([root / name for name in NAMES[2:6]])
+    for trained_on in ((), marks):
+        assert len(load_scored_dataset(path, "test", trained_on=trained_on).test) == 2
+    with pytest.raises(DataError, match=r"2 in test: .* so test would score images that were trained on"):
+        load_scored_dataset(path, "test", trained_on=make_marks([root / name for name in NAMES[:2]]))
+
+
 def test_table_equals_the_csv_module_of_python(root):
     text = 'image,label\n"ant/0.png"," x, y "\r\nant/1.png,"two ""words"""\n\nbee/0.png,été\nbee/1.png,été\n'
     path = write(root / "labels.csv", text)

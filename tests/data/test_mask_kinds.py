@@ -59,6 +59,20 @@ def test_masks_whose_reading_loses_classes_are_refused_with_the_option(tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("mask", "options", "advice"),
+    [
+        (gray(0, 255), {"labels": "0,255", "ignore_index": 255}, "255 is ignored; leave out --ignore-index$"),
+        (gray(0, 1), {"ignore_index": 1}, "; leave out --ignore-index; --labels 0,1 reads each id as a class$"),
+        (gray(0, 1), {"reduce_zero_label": True}, "; leave out --reduce-zero-label; --labels 0,1 reads each id as a"),
+        (gray(0, 255), {"ignore_index": 7}, "255 is ignored; --labels 0,255 reads each id as a class$"),
+    ],
+)
+def test_masks_whose_id_an_option_ignores_name_the_option(tmp_path, mask, options, advice):
+    with pytest.raises(DataError, match=advice):
+        load_segmentation_dataset(write(tmp_path, [mask] * 3), **options)
+
+
+@pytest.mark.parametrize(
     ("mask", "labels", "classes"),
     [
         (gray(0, 255), "0,255", ("0", "255")),

@@ -49,6 +49,16 @@ def test_image_without_a_group_is_on_its_own(nothing: Any) -> None:
     assert dataset_from_memory({"train": (PIXELS, LABELS, [nothing] * 40)}).train.groups is None
 
 
+@pytest.mark.parametrize("kind", ["Int64", "float64"])
+def test_integer_groups_of_pandas_may_be_missing(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    groups = pandas.Series([7, 7, *[None] * 38], dtype=kind)
+    dataset = dataset_from_memory({"train": (PIXELS, LABELS, groups)})
+    assert dataset.train.groups is not None and len(set(dataset.train.groups.tolist())) == 39
+    same = dataset_from_memory({"train": (PIXELS, LABELS, ["7", "7", *[None] * 38])})
+    assert dataset.digest == same.digest
+
+
 def test_groups_in_two_splits_are_noted_and_have_one_number() -> None:
     train, val = (PIXELS, LABELS, GROUPS), (PIXELS[:4], LABELS[:4], ["patient 1", "other", "other", None])
     dataset = dataset_from_memory({"train": train, "val": val})

@@ -54,6 +54,43 @@ def test_load_scored_dataset_of_training_images_splits_as_in_training(draw, trai
     assert 0 < len(load_scored_dataset(root / "moved", "test", trained_on=trained_on).test) < 10
 
 
+def test_load_scored_dataset_without_its_test_images_notes_that_val_is_scored(draw, trained_on):
+    root, notes = draw(), list[str]()
+    val = {path.name for path in load_dataset(root / "data").val.paths}
+    for path in load_dataset(root / "data").test.paths:
+        path.unlink()
+    again = load_scored_dataset(root / "data", "test", trained_on=trained_on, on_note=notes.append)
+    assert {path.name for path in again.test.paths} <= val
+    (note,) = notes
+    assert "of the 12 training images that the tuned file marks, 4 in val: the images or the seed changed" in note
+    assert note.endswith("so test may hold images that were val in training")
+    with pytest.raises(DataError, match=r"4 in val: .* so val would score images that were trained on; score a"):
+        load_scored_dataset(root / "data", "val", trained_on=trained_on)
+    assert len(load_scored_dataset(root / "data", "train", trained_on=trained_on).train) == len(again.train)
+
+
+@pytest.mark.parametrize("train_on", ["train", "trainval"])
+def test_load_scored_dataset_with_training_images_in_test_is_refused(draw, trained_on, train_on):
+    root = draw()
+    for split in ("val", "test"):
+        for path in getattr(load_dataset(root / "data"), split).paths:
+            path.unlink()
+    with pytest.raises(DataError, match=r"in test: .* so test would score images that were trained on; score a"):
+        load_scored_dataset(root / "data", "test", trained_on=trained_on, train_on=train_on)
+
+
+def test_load_scored_dataset_with_another_seed_is_refused(draw, trained_on):
+    with pytest.raises(DataError, match="so test would score images that were trained on"):
+        load_scored_dataset(draw() / "data", "test", trained_on=trained_on, seed=1)
+
+
+def test_load_scored_dataset_with_copies_of_training_images_is_scored(draw, trained_on):
+    dataset, notes = load_dataset(draw() / "data"), list[str]()
+    shutil.copy(dataset.train.paths[0], dataset.test.paths[0])
+    scored = load_scored_dataset(dataset.train.paths[0].parents[1], "test", trained_on=trained_on, on_note=notes.append)
+    assert scored.test.names == dataset.test.names and not notes
+
+
 def test_load_scored_dataset_of_lists_is_whole(draw, trained_on):
     root = draw(*classes_in("lists"))
     names = [f"{name}/{i}.png" for name in ("ant", "bee") for i in range(10)]
@@ -93,6 +130,10 @@ def test_load_segmentation_dataset_of_scored_split_is_whole(tmp_path):
     again = load_segmentation_dataset(tmp_path / "data", **options, on_note=notes.append)
     assert len(notes) == 1
     assert {split: len(pairs) for split, pairs in again.splits.items()} == {"train": 4, "val": 1}
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / f"{Path(again.splits['val'].names[0]).stem}.png").unlink()
+    with pytest.raises(DataError, match=r"1 in val: .* so val would score images that were trained on"):
+        load_segmentation_dataset(tmp_path / "data", **options | {"scored_split": "val"})
 
 
 def test_find_images_with_a_name_that_no_file_can_have_is_refused() -> None:

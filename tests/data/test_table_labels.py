@@ -134,6 +134,26 @@ def test_table_with_faulty_labels_names_the_lines(root, columns, options, reason
     assert reason in refusal(write(root, columns), **options)
 
 
+@pytest.mark.parametrize("kind", [None, "multi_label"])
+@pytest.mark.parametrize("form", ["lists", "booleans", "json in csv", "joined"])
+def test_lists_of_0_and_1_for_each_class_are_refused(root, form, kind):
+    sets = [[1, 0, 0], [0, 1, 1], [0, 0, 0]] * 4
+    if form in ("lists", "booleans"):
+        path = root / "labels.jsonl"
+        rows = [{"image": name, "label": [bool(x) if form == "booleans" else x for x in row]}
+                for name, row in zip(NAMES, sets, strict=True)]  # fmt: skip
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path = write(root, {"label": [json.dumps(x) if form == "json in csv" else "|".join(map(str, x)) for x in sets]})
+    text = refusal(path, label_kind=kind)
+    assert "the column label holds [" in text and "0 or 1 for each class; write a column for each class" in text
+
+
+def test_lists_of_the_numbers_of_classes_are_read(root):
+    path = write(root, {"label": ["[0, 1]", "[1]", "[0]", "[0, 1]"] * 3})
+    assert whole(path).classes == ("0", "1") and whole(path).train.labels.tolist()[:2] == [[1, 1], [0, 1]]
+
+
 @pytest.mark.parametrize("empty", ["null", '""', "[]"])
 def test_json_lines_of_several_labels_without_a_key_are_refused(root, empty):
     lines = [f'{{"image": "{name}", "label": ["a", "b"]}}' for name in NAMES]

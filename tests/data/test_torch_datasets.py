@@ -42,6 +42,16 @@ def test_datasets_with_other_names_have_none_together() -> None:
     assert dataset_from_memory({"train": ConcatDataset([DATA, other_names()])}).classes == ("0", "1")
 
 
+def test_names_of_classes_may_be_an_array_or_an_index() -> None:
+    pandas = pytest.importorskip("pandas")
+    for names in (np.array(["dark", "light"]), pandas.Index(["dark", "light"])):
+        assert dataset_from_memory({"train": draw(12)}, classes=names).classes == ("dark", "light")
+        data = PairDataset(*draw(12))
+        data.classes = names  # type: ignore[assignment]
+        assert dataset_from_memory({"train": data}).classes == ("dark", "light")
+        assert dataset_from_memory({"train": ConcatDataset([data, data])}).classes == ("dark", "light")
+
+
 def test_labels_without_names_have_those_of_train() -> None:
     pixels, labels = draw(6, 1)
     found = dataset_from_memory({"train": DATA, "val": (pixels, 1 - labels)})

@@ -17,7 +17,7 @@ def evaluate(
     *,
     split: SplitName = "test",
     classes: Sequence[str] | None = None,
-    seed: int | None = None,
+    split_seed: int | None = None,
     min_confidence: float | None = None,
     foreign: str | Path | None = None,
     false_accept: float | None = None,
@@ -56,7 +56,7 @@ def evaluate(
             names to data, the split.
         split: "train", "val" or "test". Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
-        seed: Seed of missing splits. Default: the one that the file names, also of a loaded model; else 0.
+        split_seed: Seed of missing splits. Default: the one that the file names, also of a loaded model; else 0.
         min_confidence: Least probability of the most likely class, in classification; `rejection` says how many images
             reach it. Default: none, or the one that `false_accept` gives.
         foreign: Folder of images of none of the classes, in classification, whose acceptance is measured. Default:
@@ -102,7 +102,8 @@ def evaluate(
 
     Raises:
         SpecError: An option belongs to the other task.
-        DataError: Images cannot be used, the split is empty, or it has a class that the model does not know.
+        DataError: Images cannot be used, or the split is empty, has a class that the model does not know, or has images
+            that the file was trained on, as the images or the seed changed since.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
@@ -120,7 +121,7 @@ def evaluate(
     task, options = task_and_options(tuned, classification=of_classes, segmentation=of_masks)
     options |= {} if skip_corrupt is None else {"skip_corrupt": skip_corrupt}
     source, split_options = scored_data(model, tuned, data, split, classes)
-    given = {"seed": seed, "split_names": split_names}
+    given = {"seed": split_seed, "split_names": split_names}
     split_options |= {name: value for name, value in given.items() if value is not None}
     if labels is not None:  # which say anew what the ids stand for
         split_options.pop("ignore_index", None)

@@ -101,7 +101,7 @@ class TuneOptions(TypedDict, total=False):
         warmup_iterations: Segmentation. Default: 0.
         power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
         loss: "ce" or "focal" for one class for each image, "bce" or "focal" for several, "l1" or "mse" for a number;
-            segmentation: "ce", "dice" or "ce+dice". Default: the first of these.
+            segmentation: "ce", "dice" or "ce+dice". Default: "auto", the first of these.
         class_weights: "balanced" by the number of images, or a number for each class, such as "1,5"; segmentation:
             "none" or "balanced". Default: none.
         label_smoothing: Classification: label smoothing factor, as in `torch.nn.CrossEntropyLoss`. Default: 0.
@@ -161,7 +161,7 @@ class TuneOptions(TypedDict, total=False):
     skip_corrupt: bool | None
     loading: Literal["auto", "cache", "stream"] | None
     workers: int | None
-    ridge: float | Literal["auto", "default", "none"] | None
+    ridge: float | Literal["auto", "none"] | None
     image_column: str | None
     label_column: str | None
     label_kind: Literal["single_label", "multi_label", "regression"] | None
@@ -170,7 +170,7 @@ class TuneOptions(TypedDict, total=False):
     eval_every: int | None
     warmup_iterations: int | None
     power: float | None
-    loss: Literal["ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"] | None
+    loss: Literal["auto", "ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"] | None
     class_weights: str | None
     label_smoothing: float | None
     balanced_sampling: bool | None

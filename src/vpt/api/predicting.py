@@ -1,9 +1,10 @@
 """The calls that predict."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from io import TextIOBase
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, BinaryIO, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,27 @@ from torch import Tensor
 
 from vpt.api.models import Device, Model, PredictOptions, open_model, show_progress, task_and_options
 from vpt.api.outputs import require_other_files
+from vpt.core.prediction import Prediction
 from vpt.core.ray_cluster import cluster_address
 from vpt.data.find_images import find_images
 from vpt.data.folders.walk import is_table_name
-from vpt.data.images.inputs import ImageInput
+from vpt.data.images.inputs import ImageInput, StoredImage
 from vpt.errors import SpecError
 from vpt.tasks.classification.prediction_file import ClassifyChunks, PredictionFile, classify_here
 from vpt.tasks.classification.prediction_file import predict_to_file as classify_to_file
 from vpt.tasks.classification.ray_prediction import classify_on_ray
-from vpt.tasks.prediction import Prediction
 from vpt.training import Callback
+
+_FORMS = (
+    "give a path, the bytes of an image file, a file that is open for reading bytes, a Pillow image, an array, a "
+    "tensor, or a list of these"
+)
 
 
 @overload
-def predict(model: Model, source: bytes | Image.Image, **options: Unpack[PredictOptions]) -> Prediction: ...
+def predict(
+    model: Model, source: bytes | bytearray | memoryview | BinaryIO | Image.Image, **options: Unpack[PredictOptions]
+) -> Prediction: ...
 @overload
 def predict(
     model: Model, source: str | Path | NDArray[Any] | Tensor, **options: Unpack[PredictOptions]
@@ -36,7 +44,7 @@ def predict(
 ) -> list[Prediction]: ...
 def predict(
     model: Model,
-    source: ImageInput | Sequence[ImageInput],
+    source: ImageInput | bytearray | memoryview | BinaryIO | Sequence[ImageInput | BinaryIO],
     *,
     top: int | None = None,
     min_confidence: float | None = None,
@@ -56,10 +64,10 @@ def predict(
 
     Args:
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
-        source: One image or several. An image is a path, the bytes of an image file, a Pillow image, or an array or
-            tensor of shape (height, width), (height, width, channels) or (channels, height, width), uint8 in 0..255 or
-            float in 0..1. Several are a folder (all images below it, sorted), a sequence of images and folders, or an
-            array or tensor with four dimensions.
+        source: One image or several. An image is a path, the bytes of an image file, a file that is open for reading
+            bytes, a Pillow image, or an array or tensor of shape (height, width), (height, width, channels) or
+            (channels, height, width), uint8 in 0..255 or float in 0..1. Several are a folder (all images below it,
+            sorted), a sequence of images and folders, or an array or tensor with four dimensions.
         top: Number of classes in `Prediction.top`, in classification. Default: 3.
         min_confidence: Least probability of the most likely class, in classification; under it the label is
             "none of these". Default: 0.
@@ -79,7 +87,7 @@ def predict(
         The prediction of one image, or a list with the prediction of each of several.
 
     Raises:
-        SpecError: An option is out of range, or belongs to the other task.
+        SpecError: An option is out of range, or belongs to the other task, or the images have no such form.
         DataError: Images cannot be used; the message names all of them.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
@@ -165,7 +173,7 @@ def predict_to_file(
     require_other_files([Path(out)], [model, weights, *paths])
     notes: list[str] = []
     tuned = open_model(model, backbone, weights, device)
-    images = find_images([Path(path) for path in paths], notes.append)
+    images = find_images(paths, notes.append)
     options = {"probabilities": probabilities, "skip_corrupt": skip_corrupt, "overwrite": overwrite}
     with show_progress(progress, callback) as receiver:
         for note in notes:
@@ -182,12 +190,24 @@ def _images(source: Any, on_note: Callable[[str], None]) -> tuple[list[ImageInpu
     """Return the images of a source, and True if it is a single image."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return list(find_images([path], on_note)), not (path.is_dir() or is_table_name(path.name))
-    if isinstance(source, bytes | Image.Image):
+        return list(find_images([source], on_note)), not (path.is_dir() or is_table_name(path.name))
+    source = _content(source)
+    if isinstance(source, bytes | Image.Image | StoredImage):
         return [source], True
     if isinstance(source, np.ndarray | Tensor):
         return (list(source), False) if source.ndim == 4 else ([source], True)
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise SpecError(f"the images are a value of type {type(source).__name__}; {_FORMS}")
     images: list[ImageInput] = []
     for image in source:
-        images += find_images([Path(image)], on_note) if isinstance(image, str | Path) else [image]
+        images += find_images([image], on_note) if isinstance(image, str | Path) else [_content(image)]
     return images, False
+
+
+def _content(image: Any) -> Any:
+    """Return the bytes of a file object or a buffer, and other images as they are."""
+    if isinstance(image, TextIOBase):
+        raise SpecError('an image is a file that is opened as text; open it with open(path, "rb")')
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    return image.read() if hasattr(image, "read") and not isinstance(image, StoredImage) else image

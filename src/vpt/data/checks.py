@@ -15,12 +15,17 @@ from vpt.data.dataset import Dataset
 from vpt.errors import DataError
 
 
-def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
+def check_classes(
+    source: object,
+    counts: Mapping[str, Mapping[str, int]],
+    advice: str = "add one folder per class. If that folder is itself a dataset, give its path",
+) -> None:
     """Check that train has at least two classes and every class of the other splits.
 
     Args:
-        root: The data folder, for the error message.
+        source: The data folder, or what lists the images, for the error message.
         counts: Split ("train", "val", "test") to class name to number of images.
+        advice: What to do about a single class. Default: advice on folders of classes.
 
     Raises:
         DataError: A class is missing from train, or train has only one class.
@@ -32,15 +37,12 @@ def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
             texts = zip(unknown, describe_counts(unknown), strict=True)
             described = bullets([text + _similar_name_hint(name, train) for name, text in texts])
             raise DataError(
-                f"{root}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train:{described}\n"
+                f"{source}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train:{described}\n"
                 f"put some of these images into train, remove the class from {split_name}, or correct its name"
             )
     if len(train) == 1:
         (only_class,) = describe_counts(train)
-        raise DataError(
-            f"{root} has only one class, {only_class}; a classifier needs at least two: add one folder per class. "
-            "If that folder is itself a dataset, give its path"
-        )
+        raise DataError(f"{source} has only one class, {only_class}; a classifier needs at least two: {advice}")
 
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:

@@ -1,33 +1,41 @@
 """Images that are to be predicted: files, folders, and tables of images."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpt.core.text import comma_list, printable
-from vpt.data.folders.walk import describe_foreign, is_table_name, walk_images
+from vpt.data.folders.walk import describe_foreign, is_table_name, require_path, walk_images
 from vpt.data.images.files import IMAGE_SUFFIXES
 from vpt.errors import DataError
 
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # a path has one slash; C:/ is a drive
 
-def find_images(paths: Sequence[Path], on_note: Callable[[str], None] | None = None) -> list[Path]:
+
+def find_images(sources: Sequence[str | Path], on_note: Callable[[str], None] | None = None) -> list[Path]:
     """Find image files.
 
     Args:
-        paths: Image files, folders, and tables of images.
+        sources: Image files, folders, and tables of images.
         on_note: Called for each folder with entries that are not used. Default: they are passed over.
 
     Returns:
         The files, all images below the folders, sorted, and those that the tables list.
 
     Raises:
-        DataError: A path does not exist, or a folder holds no image.
+        DataError: A path is empty, does not exist or is a URL, or a folder holds no image.
     """
     found: list[Path] = []
-    for path in paths:
+    for source in sources:
+        require_path(str(source), "the path of an image", "give an image or a folder of images")
+        path = Path(source)
         try:
             exists = path.exists()
         except OSError as error:  # such as a name that is too long
             raise DataError(f"{path} cannot be opened ({error.strerror}); give an image or a folder") from error
+        if not exists and _ADDRESS.match(str(source)):
+            url = _ADDRESS.sub(r"\1://", str(source), count=1)
+            raise DataError(f"{url} is a URL, and images are read from files; download it first, and give the file")
         if not exists:
             raise DataError(f"{path} does not exist; give an image or a folder of images")
         ignored: list[str] = []

@@ -18,7 +18,7 @@ from vpt.data.folders.class_folders import (
 )
 from vpt.data.folders.names import SPLITS
 from vpt.data.folders.shards import TarImage, find_shards, read_shards
-from vpt.data.folders.walk import exists, is_folder
+from vpt.data.folders.walk import exists, is_folder, require_path
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
 from vpt.data.synthetic import tasks as synthetic
@@ -28,7 +28,7 @@ from vpt.data.tables.foreign_labels import describe_foreign_labels
 from vpt.data.tables.list_files import has_list_files
 from vpt.data.tables.listings import is_listing, read_listing
 from vpt.data.tables.rows import read_table
-from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
+from vpt.data.training_marks import check_split_again, describe_trained_val, describe_whole, has_marked
 from vpt.errors import DataError, SpecError
 
 _T = TypeVar("_T")
@@ -69,10 +69,7 @@ def load_dataset(
         DataError: The source does not exist, is not completely prepared, or cannot be used.
     """
     root = Path(str(source))
-    if not str(source).strip():  # Path("") is the current folder
-        raise DataError(
-            f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
-        )
+    require_path(str(source), "the data source", f"{LAYOUT_HELP}, or name a built-in task")
     try:
         known = TableColumns.of(columns)
         dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names, known)
@@ -113,7 +110,8 @@ def load_scored_dataset(
         trained_on: Marks of the training images, see `make_marks`. Default: none, a folder is split as in training.
         train_on: "trainval" if the training took val, too; then it is none where data are split as in training.
             Default: "train".
-        on_note: Called with a note if all images of a folder are read. Default: none.
+        on_note: Called with a note if all images of a folder are read, or if the splits are not those of the training.
+            Default: none.
         given_columns: Those of the options of columns that a user gives, which the data must have. Default: none, all
             are those of the training, which other data need not have.
         **options: Other arguments of `load_dataset`.
@@ -123,32 +121,44 @@ def load_scored_dataset(
 
     Raises:
         SpecError: Columns are given for data without a table.
-        DataError: A column that is given does not exist, val is scored and was trained on, or the data cannot be read.
+        DataError: A column that is given does not exist, the split has images that were trained on, as the images or
+            the seed changed since, or the data cannot be read.
     """
     root = Path(str(source))
     columns = TableColumns.of(options)
     _require_columns(source, columns, given_columns)
     options["columns_are_recorded"] = True
 
+    def check_again(dataset: Dataset) -> None:
+        if trained_on and split in ("val", "test"):
+            by_split = {name: found.images for name, found in dataset.splits.items()}
+            note = check_split_again(source, by_split, split, trained_on)
+            if note and on_note is not None:
+                on_note(note)
+
     def split_as_in_training() -> Dataset:
         dataset = load_dataset(source, **options)
         images = dataset.trainval().images
         are_files = any(isinstance(image, Path | TarImage) for image in images)
         is_foreign = bool(trained_on) and are_files and not has_marked(images, trained_on)
-        if train_on == "train" or is_foreign:
-            return dataset
-        if split == "val":
-            raise DataError(describe_trained_val(source))
-        return replace(dataset, train=dataset.trainval(), val=Split())
+        if train_on == "trainval" and not is_foreign:
+            if split == "val":
+                raise DataError(describe_trained_val(source))
+            dataset = replace(dataset, train=dataset.trainval(), val=Split())
+        check_again(dataset)
+        return dataset
 
-    if isinstance(source, Dataset) or not trained_on or not str(source).strip():
+    if isinstance(source, Dataset) or not str(source).strip():
         return split_as_in_training()
     is_sharded = _is_sharded(root, columns)
     if is_sharded or is_listing(source, columns):
         listed = read_shards(root, complete=False) if is_sharded else read_listing(source, columns, complete=False)
-        if has_marked(listed.trainval().images, trained_on):
-            return split_as_in_training()
         present = {name: images for name, images in listed.splits.items() if len(images)}
+        stays = ("val", "test") if train_on == "train" else ("test",)  # images of train move to missing splits
+        if split in present and split in stays:
+            check_again(listed)
+        elif not trained_on or has_marked(listed.trainval().images, trained_on):
+            return split_as_in_training()
         scored, whole_as = _scored_splits(present, split)
         if whole_as is not None:
             scored = {whole_as: listed.trainval().concat(listed.test)}
@@ -156,7 +166,7 @@ def load_scored_dataset(
                 on_note(describe_whole(root, whole_as, len(scored[whole_as])))
         train, val, test = (scored.get(name, Split()) for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
-    if not is_folder(root):
+    if not trained_on or not is_folder(root):
         return split_as_in_training()
     found, ignored = find_images_by_class(root, options.get("split_names"))
     if has_marked((path for by_class in found.values() for paths in by_class.values() for path in paths), trained_on):

@@ -2,13 +2,14 @@
 
 import hashlib
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from vpt.core.text import pluralize
 from vpt.data.folders.shards import TarImage
 from vpt.data.images.inputs import ImageInput
+from vpt.errors import DataError
 
 _NUM_MARKS = 16
 
@@ -41,9 +42,44 @@ def has_marked(images: Iterable[ImageInput], marks: Collection[str]) -> bool:
     Returns:
         True for images of the training.
     """
-    sizes = {int(mark.partition(":")[0]) for mark in marks}
-    files = (image for image in images if isinstance(image, Path | TarImage))
-    return any(_size(image) in sizes and _mark(image) in marks for image in files)
+    return any(_marked(images, marks))
+
+
+def check_split_again(
+    source: object, splits: Mapping[str, Iterable[ImageInput]], scored: str, marks: Collection[str]
+) -> str:
+    """Check that training images are still in train where the data of the training are split again.
+
+    They are not if images were added or deleted since, or the seed is another one. A copy in another split, whose
+    original is in train, is none of them: the training noted it.
+
+    Args:
+        source: The data.
+        splits: Name of a split, among them "train", to its images.
+        scored: Name of the split that is scored.
+        marks: What `make_marks` returned.
+
+    Returns:
+        A note if training images are in another split than train and the scored one, else "".
+
+    Raises:
+        DataError: Training images are in the scored split.
+    """
+    found = {name: set(_marked(images, marks)) for name, images in splits.items() if name != "train"}
+    if not any(found.values()):
+        return ""
+    kept = set(_marked(splits["train"], marks))
+    counts = {name: len(moved) for name, own in found.items() if (moved := own - kept)}
+    where = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    described = (
+        f"{source}: of the {pluralize(len(marks), 'training image')} that the tuned file marks, {where}: the images or "
+        "the seed changed since the training, and with them the splits"
+    )
+    if counts.get(scored):
+        raise DataError(
+            f"{described}, so {scored} would score images that were trained on; score a folder without training images"
+        )
+    return f"{described}, so {scored} may hold images that were val in training" if counts else ""
 
 
 def describe_whole(root: Path, split: str, num_images: int) -> str:
@@ -74,6 +110,14 @@ def describe_trained_val(source: object) -> str:
     return (
         f"{source}: the training took val, too (train_on is trainval), so val is not scored; score test or other data"
     )
+
+
+def _marked(images: Iterable[ImageInput], marks: Collection[str]) -> Iterator[str]:
+    """Yield the mark of each marked image. Only files of the same size are read."""
+    sizes = {int(mark.partition(":")[0]) for mark in marks}
+    for image in images:
+        if isinstance(image, Path | TarImage) and _size(image) in sizes and (mark := _mark(image)) in marks:
+            yield mark
 
 
 def _size(image: Path | TarImage) -> int:

@@ -35,6 +35,21 @@ def is_folder(path: Path) -> bool:
     return exists(path) and path.is_dir()
 
 
+def require_path(text: str, name: str, advice: str) -> None:
+    """Refuse an empty text, which as a path is the current folder.
+
+    Args:
+        text: The text of a path.
+        name: What it names, such as "the data source".
+        advice: What to give.
+
+    Raises:
+        DataError: The text is empty or blank.
+    """
+    if not text.strip():
+        raise DataError(f"{name} is {text!r}; {advice}; `.` is the current folder")
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file or folder. A text too long for a path stands for none.
 

@@ -66,6 +66,7 @@ def refuse_degenerate_ids(
     *,
     are_counted: bool,
     are_lossy: bool = False,
+    ignoring: Sequence[str] = (),
 ) -> None:
     """Refuse masks whose reading leaves one class, or makes many classes that no pixel has.
 
@@ -78,6 +79,7 @@ def refuse_degenerate_ids(
         ids: The ids of all masks.
         are_counted: True if nothing but the largest id says how many classes there are.
         are_lossy: True if there are JPEGs among the masks. Default: False.
+        ignoring: Options that were given and that ignore an id. Default: none.
 
     Raises:
         DataError: The reading cannot be meant; the message has the option that reads the masks rightly.
@@ -92,10 +94,13 @@ def refuse_degenerate_ids(
             describe_id(k, scheme) for k in ids if k in scheme.ignore_ids or (scheme.reduce_zero_label and k == 0)
         ]
         because = f", and of these {comma_list(ignored)} is ignored" if ignored else ""
-        advice = f"; {option} reads each id as a class" if len(texts) > 1 else "; check that these are the masks"
+        steps = [f"leave out {' and '.join(ignoring)}"] if ignoring and len(texts) > 1 else []
+        if len(texts) > 1 and sorted(scheme.ids) != ids:
+            steps.append(f"{option} reads each id as a class")
+        advice = "; ".join(steps) or "check that these are the masks"
         raise DataError(
             f"{root}: read as {reading}, the masks of train hold {pluralize(used, 'class')} only: their ids are "
-            f"{comma_list(texts, MAX_SUGGESTED)}{because}{advice}"
+            f"{comma_list(texts, MAX_SUGGESTED)}{because}; {advice}"
         )
     if are_lossy:
         option = "they are JPEGs or the like, whose values are blurred: --labels with the ids that are meant, such as "\

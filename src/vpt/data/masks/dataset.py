@@ -28,7 +28,7 @@ from vpt.data.masks.files import MaskFormat, MaskStats, Orientation, count_class
 from vpt.data.masks.layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.masks.pairs import PairNames, find_pairs
 from vpt.data.masks.schemes import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme, parse_labels
-from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
+from vpt.data.training_marks import check_split_again, describe_trained_val, describe_whole, has_marked
 from vpt.errors import DataError, SpecError
 
 
@@ -144,8 +144,8 @@ def load_segmentation_dataset(
 
     Raises:
         DataError: Files cannot be used. The message names every fault: missing images or masks, unreadable files, masks
-            of a different size, ids without a class; or the reading of the ids leaves one class; or `scored_split` is
-            val, and the training took it, too.
+            of a different size, ids without a class; or the reading of the ids leaves one class; or `scored_split`
+            has images that were trained on.
         SpecError: An option is out of range.
     """
     root = Path(source)
@@ -213,6 +213,10 @@ def load_segmentation_dataset(
     elif "val" not in splits and val_fraction > 0 and len(splits.get("train", ())) > 1:
         splits |= _split_off_val(splits["train"], val_fraction, seed)
         notes.append(f"{pluralize(len(splits['val']), 'image')} of train moved to val (seed {seed})")
+    if scored_split in ("val", "test") and is_own and trained_on:
+        by_split = {split: splits.get(split, ImageMaskPairs()).images for split in SPLITS}
+        note = check_split_again(root, by_split, scored_split, trained_on)
+        notes += [note] if note else []
     pixel_counts = np.zeros(len(found), dtype=np.int64)
     for name in splits["train"].names if "train" in splits else ():
         pixel_counts += count_classes(mask_stats[name], lookup_table, mask_format, len(found))
@@ -222,9 +226,11 @@ def load_segmentation_dataset(
         are_lossy = any(stats.is_lossy for stats in mask_stats.values())
         if named.are_counted and not are_lossy:
             refuse_blurred_masks(root, mask_stats)
+        options = {"--ignore-index": ignore_index in ids, "--reduce-zero-label": reduce_zero_label and 0 in ids}
         refuse_degenerate_ids(
-            root, scheme, scheme_name, found, pixel_counts, ids, are_counted=named.are_counted, are_lossy=are_lossy
-        )
+            root, scheme, scheme_name, found, pixel_counts, ids, are_counted=named.are_counted, are_lossy=are_lossy,
+            ignoring=[option for option, is_ignoring in options.items() if is_ignoring],
+        )  # fmt: skip
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)
     notes += value_range_notes([path for pairs in splits.values() for path in pairs.images], value_range)
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]

@@ -1,7 +1,7 @@
 """Datasets of a Python program, such as arrays and torch datasets, converted to the `Dataset` of a folder."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vpt.data.images.inputs import ImageInput, StoredImage
 from vpt.data.label_kinds import KindName, kind_of_columns
 from vpt.data.memory.digest import digest_splits
 from vpt.data.memory.groups import number_groups, read_groups
+from vpt.data.memory.labels import class_name, known_classes, read_labels
 from vpt.errors import DataError
 
 InMemoryData = (
@@ -29,10 +30,9 @@ InMemoryData = (
 )
 
 FORMS = (
-    "give a folder, a built-in task, (images, labels) or (images, labels, groups), a torch Dataset of (image, label), "
-    "or a Hugging Face Dataset with the columns image and label"
+    "give (images, labels) or (images, labels, groups), a torch Dataset of (image, label), or a Hugging Face Dataset "
+    "with the columns image and label; a folder or a built-in task is given alone, without other data for its splits"
 )
-_MAX_CLASSES = 1_000_000
 _SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
@@ -69,7 +69,7 @@ class _Row(StoredImage):
 
 def dataset_from_memory(
     splits: Mapping[str, InMemoryData],
-    classes: Sequence[str] | None = None,
+    classes: Iterable[str] | None = None,
     default_classes: Sequence[str] | None = None,
     label_kind: KindName | None = None,
 ) -> Dataset:
@@ -84,8 +84,8 @@ def dataset_from_memory(
             or `(images, labels, groups)` with images in any form that `vpt.data.images.inputs.read_image` takes; a
             torch `Dataset` of (image, label); or a Hugging Face `Dataset` with the columns image and label, and perhaps
             group. Labels are integers from 0, or class names; 0 and 1 for each class, which are single labels if each
-            image has exactly one class; or floats, numbers to predict. Groups, texts or integers, stay whole in splits
-            and folds.
+            image has exactly one class, and whose names a data frame has; or floats, numbers to predict. Groups, texts
+            or integers, stay whole in splits and folds.
         classes: Names of the classes, so that label k is `classes[k]`, or the name of the number. Default: those of the
             data (`classes` of a torch dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
         default_classes: Names of the classes of data without names. Default: the labels themselves, or "value".
@@ -98,21 +98,17 @@ def dataset_from_memory(
     Raises:
         DataError: The data have another form, lengths differ, a label has no class, or train has only one class.
     """
-    given = {name: _read(data, name) for name, data in splits.items()}
-    if label_kind == "regression":
-        try:
-            given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
-        except (TypeError, ValueError) as error:
-            raise DataError(f"the labels are no numbers ({error}); give one number for each image") from None
+    own_names = _texts(classes)
+    given = {name: _read(data, name, label_kind) for name, data in splits.items()}
     given, columns = (given, 0) if label_kind == "multi_label" else _join_columns(given)
     sizes = {name: len(split.labels) for name, split in given.items()}
     groups, notes = number_groups({name: split.groups for name, split in given.items()}, sizes)
     first = "train" if "train" in given else next(iter(given))
     shared = given[first].classes or default_classes or ()
-    names = {name: tuple(classes or split.classes or shared) for name, split in given.items()}
+    names = {name: tuple(own_names or split.classes or shared) for name, split in given.items()}
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
         return _numeric_dataset(given, names[first], groups, notes)
-    known = names[first] or tuple(map(str, range(columns))) or _known_classes(given[first].labels)
+    known = names[first] or tuple(map(str, range(columns))) or known_classes(given[first].labels)
     if columns not in (0, len(known)):
         raise DataError(
             f"the labels have {columns} columns, and there are {pluralize(len(known), 'name')} of classes; give one "
@@ -123,7 +119,7 @@ def dataset_from_memory(
     label_of = {name: index for index, name in enumerate(known)}
     built = {}
     for name, split in given.items():
-        named = [_class_name(label, names[name]) for label in split.labels]
+        named = [class_name(label, names[name]) for label in split.labels]
         unknown = sorted(set(named) - set(label_of))
         if unknown:
             raise DataError(
@@ -195,7 +191,12 @@ def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
     return {_SPLIT_NAMES[name]: split for name, split in data.items()}
 
 
-def _read(data: Any, split: str) -> _LabeledImages:
+def _texts(names: Iterable[Any] | None) -> tuple[str, ...]:
+    """Return names, also those of an array or a pandas index, which have no truth value."""
+    return () if names is None else tuple(map(str, names))
+
+
+def _read(data: Any, split: str, label_kind: KindName | None) -> _LabeledImages:
     """Read one split."""
     classes: Any = None
     name: Any = ""
@@ -205,6 +206,8 @@ def _read(data: Any, split: str) -> _LabeledImages:
         if labels is None:
             raise DataError(f"{split} has no labels: they are None; give one for each image")
         groups = rest[0] if rest else ()
+        if hasattr(labels, "columns") and hasattr(labels, "to_numpy"):  # a data frame, which iterates over its columns
+            classes, labels = labels.columns if labels.shape[1] > 1 else None, labels.to_numpy()
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Hugging Face dataset
         if not {"image", "label"} <= set(data.column_names):
             raise DataError(
@@ -232,7 +235,11 @@ def _read(data: Any, split: str) -> _LabeledImages:
     else:
         raise DataError(f"{split} is a value of type {type(data).__name__}; {FORMS}")
     found = _LabeledImages(
-        _as_sequence(images), _as_labels(labels), tuple(map(str, classes or ())), str(name or ""), read_groups(groups)
+        _as_sequence(images),
+        read_labels(labels, split, label_kind),
+        _texts(classes),
+        str(name or ""),
+        read_groups(groups),
     )
     num_images, num_labels = len(found.images), len(found.labels)
     if num_images != num_labels:
@@ -252,7 +259,7 @@ def _named(data: Any) -> Any:
         return _named(data.dataset)
     if isinstance(data, torch.utils.data.ConcatDataset):
         parts = [_named(part) for part in data.datasets]
-        if len({tuple(getattr(part, "classes", None) or ()) for part in parts}) == 1:
+        if len({_texts(getattr(part, "classes", None)) for part in parts}) == 1:
             return parts[0]
     return data
 
@@ -271,38 +278,3 @@ def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
         kind = type(images).__name__
         raise DataError(f"images are a value of type {kind}; give a list of images, or an array of them")
     return tuple(images)
-
-
-def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.float64]:
-    """Return integers and names one by one, and several labels of an image, or floats, as an array."""
-    plain = (label.tolist() if hasattr(label, "tolist") else label for label in labels)
-    values: tuple[Any, ...] = tuple(int(label) if isinstance(label, bool) else label for label in plain)
-    if any(isinstance(label, float | list | tuple) for label in values):
-        try:
-            return np.array(values, np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"labels are no numbers, or not as many for every image ({error}); give 0 or 1 for each class, or one "
-                "number"
-            ) from error
-    if not all(isinstance(label, str) for label in values):
-        for label in values:
-            if not isinstance(label, int) or label < 0:
-                raise DataError(f"a label is {label!r}; labels are integers from 0, names of classes, or floats")
-    return values
-
-
-def _class_name(label: str | int, names: tuple[str, ...]) -> str:
-    """Return the name of a class. An integer without a name stands for itself."""
-    return label if isinstance(label, str) else names[label] if label < len(names) else str(label)
-
-
-def _known_classes(labels: Collection[str | int]) -> tuple[str, ...]:
-    """Return the classes of labels without names: all integers up to the largest, or the texts in order."""
-    numbers = [label for label in labels if isinstance(label, int)]
-    if numbers and max(numbers) >= _MAX_CLASSES:
-        raise DataError(
-            f"a label is {max(numbers):.3g}, and labels without names count classes from 0; give names of classes, or "
-            f"numbers below {_MAX_CLASSES:,}"
-        )
-    return tuple(map(str, range(max(numbers) + 1))) if numbers else tuple(sorted(set(map(str, labels))))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core.text import comma_list, pluralize
+from vpt.data.memory.missing_values import is_missing
 from vpt.errors import DataError
 
 
@@ -14,7 +15,8 @@ def read_groups(groups: Any) -> tuple[str, ...]:
     """Return groups as texts.
 
     Args:
-        groups: A text or an integer for each image; None, NaN or "" for an image on its own.
+        groups: A text or an integer for each image, also an integer that is written as a float, as pandas writes those
+            beside missing ones; None, NaN, `pandas.NA` or "" for an image on its own.
 
     Returns:
         The texts, "" for an image on its own.
@@ -25,7 +27,8 @@ def read_groups(groups: Any) -> tuple[str, ...]:
     if isinstance(groups, str) or not isinstance(groups, Iterable):
         raise DataError(f"groups are {groups!r}; give one text or integer for each image, None for one on its own")
     values = [group.item() if hasattr(group, "item") else group for group in groups]
-    values = ["" if value is None or value != value else value for value in values]  # pandas writes NaN for nothing
+    values = ["" if is_missing(value) else value for value in values]
+    values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
     for value in values:
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise DataError(f"a group is {value!r}; groups are texts or integers, such as the patient of an image")

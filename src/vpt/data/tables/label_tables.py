@@ -23,6 +23,7 @@ from vpt.data.tables.labels import (
     encode_labels,
     plain_number,
     read_label,
+    refuse_indicators,
     require_variety,
 )
 from vpt.data.tables.rows import Table, read_table, with_decimal_points
@@ -72,6 +73,8 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
                 f"label_kind is regression, and the columns of labels are {comma_list(next(iter(labels)))}; give one "
                 "column of numbers by --label-column"
             )
+        if kind == "multi_label" and max(map(len, labels)) == 1:
+            refuse_indicators([(table, chosen.labels) for table, chosen, _ in tables])
         for table, chosen, split in tables:
             for split_name, entry in _unique(_entries(table, chosen, kind, split, root, faults), faults):
                 splits[split_name].append(entry)
@@ -87,7 +90,8 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
         # A rare class may be in val only; it is learned from train and val together.
         known = {"train": splits["train"] + splits["val"], "test": splits["test"]}
         if kind == "single_label":
-            check_classes(root, {split: Counter(str(e.label) for e in found) for split, found in known.items()})
+            counts = {split: Counter(str(entry.label) for entry in found) for split, found in known.items()}
+            check_classes(f"{names} in {root}", counts, "add images of another class")
         else:
             require_variety([entry.label for entry in known["train"]], names)
     groups = group_ids([splits[split] for split in SPLITS])

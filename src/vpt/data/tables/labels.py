@@ -75,6 +75,31 @@ def read_label(row: Row, columns: tuple[str, ...], kind: KindName, faults: list[
     return label
 
 
+def refuse_indicators(tables: Sequence[tuple[Table, tuple[str, ...]]]) -> None:
+    """Refuse lists such as [1, 0, 0], which have 0 or 1 for each class and name none.
+
+    Args:
+        tables: The tables, each with its column of several labels.
+
+    Raises:
+        DataError: All lists have 0 and 1 alone and one length, and one has a value twice, as no list of classes has.
+    """
+    found = [
+        (table, column, parts)
+        for table, (column,) in tables
+        for value in table.values(column)
+        if (parts := _parts_of(value))
+    ]
+    lists = [[binary_value(part) for part in parts] for _, _, parts in found]
+    is_binary = not any(None in values for values in lists) and len(set(map(len, lists))) == 1
+    if is_binary and any(len(set(values)) < len(values) for values in lists):
+        table, column, parts = found[0]
+        raise DataError(
+            f"{table.path}: the column {column} holds {parts} and the like, 0 or 1 for each class; write a column for "
+            "each class, or the names of the classes of an image"
+        )
+
+
 def classes_of(labels: Sequence[Any], columns: tuple[str, ...], kind: KindName) -> tuple[str, ...]:
     """Return the names of the classes.
 
@@ -153,6 +178,13 @@ def _class_of(value: Any) -> str | None:
 
 def _classes_of(value: Any) -> tuple[str, ...] | None:
     """Return the names of a list or text; an empty cell has none."""
+    parts = _parts_of(value)
+    names = [None] if parts is None else list(map(_class_of, parts))
+    return None if None in names else tuple(sorted({name for name in names if name}))
+
+
+def _parts_of(value: Any) -> list[Any] | None:
+    """Return the values of a list or text, none of an empty cell; None for what is neither."""
     if isinstance(value, dict):
         return None
     if isinstance(value, str) and value.startswith("["):
@@ -161,8 +193,7 @@ def _classes_of(value: Any) -> tuple[str, ...] | None:
         except (ValueError, RecursionError):
             return None
     parts = value if isinstance(value, list) else [] if value is None else str(value).split(_SEPARATOR)
-    names = [_class_of(part.strip() if isinstance(part, str) else part) for part in parts]
-    return None if None in names else tuple(sorted({name for name in names if name}))
+    return [part.strip() if isinstance(part, str) else part for part in parts]
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,8 @@ from vpt.core.text import comma_list
 from vpt.data.folders.walk import is_image_name
 from vpt.errors import DataError
 
-_DELIMITERS = ",;\t|"
+_DELIMITERS = ",;\t"  # and "|", which elsewhere joins several labels
+_DELIMITER_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)  # as spreadsheets write it before the columns
 _INDEX_COLUMN = re.compile(r"(unnamed: ?\d+|__index_level_\d+__)?", re.IGNORECASE)  # as pandas writes its index
 _DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _CSV_SUFFIXES = (".csv", ".tsv")
@@ -120,8 +121,10 @@ def with_decimal_points(table: Table, columns: Sequence[str]) -> Table:
 
 def _delimiter_of(path: Path) -> str:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-    return max(_DELIMITERS, key=head.count)
+        head = next(filter(str.strip, file), "")
+    if given := _DELIMITER_LINE.fullmatch(head):
+        return given[1]
+    return max(_DELIMITERS if any(mark in head for mark in _DELIMITERS) else ",|", key=head.count)
 
 
 def _rows(path: Path, name: str, faults: list[str]) -> Iterator[Row]:
@@ -147,6 +150,8 @@ def _csv_rows(path: Path, name: str, faults: list[str]) -> Iterator[tuple[str, d
             for fields in reader:
                 place, start = f"{name} line {start}", reader.line_num + 1
                 if not any(field.strip() for field in fields):
+                    continue
+                if not header and _DELIMITER_LINE.fullmatch(delimiter.join(fields)):
                     continue
                 if not header:
                     header = _header(path, fields)
