@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from helpers.json_answers import closed_validator
 from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS
 from vpt.data.decoding import arrays as images
+from vpt.data.loading import load_scored_dataset
 from vpt.errors import ExitCode
 from vpt.model.header import inspect
 
@@ -157,6 +159,14 @@ def test_eval_without_split_options_scores_the_test_split_of_tuning(
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == tuned_result["images"]["test"] == 8
     assert found["top1"] == tuned_result["metrics"]["test_top1"] and inspect(out).split_options["seed"] == 3
+
+
+def test_eval_split_seed_replaces_the_recorded_one(photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(wraps=load_scored_dataset)
+    monkeypatch.setattr("vpt.tasks.classification.task.load_scored_dataset", read)
+    vpt("eval", tuned, photos, "--split", "train")
+    vpt("eval", tuned, photos, "--split", "train", "--split-seed", 5)
+    assert [call.kwargs["seed"] for call in read.call_args_list] == [0, 5]
 
 
 def test_eval_and_predict_beyond_the_memory_limit_succeed(

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 import pytest
 
 from helpers.command_line import SMALL, exit_code, vpt
 from vpt import inspect
+from vpt import tune as vpt_tune
+from vpt.api.models import TuneOptions
 from vpt.cli import app
 from vpt.cli.options import TaskOption
 from vpt.cli.tune import command
@@ -54,6 +57,30 @@ def test_option_group_of_each_task_holds_only_its_own_options(name: str) -> None
     (other,) = TASKS.keys() - {name}
     group = {option.name for option in command.params if isinstance(option, TaskOption) and option.task == name}
     assert group == options(name) - options(other)
+
+
+def _literals(hint: Any) -> set[Any]:
+    return {value for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal for value in get_args(kind)}
+
+
+def test_choices_of_tune_are_those_of_python() -> None:
+    types = get_type_hints(vpt_tune) | get_type_hints(TuneOptions)
+    choices = {p.name: set(p.type.choices) for p in command.params if isinstance(p.type, click.Choice)}
+    literals = {name: _literals(types[name]) for name in choices if name in types}
+    assert {name: choices[name] for name in literals} == literals and len(literals) > 10
+
+
+def test_tune_with_a_ridge_penalty_that_is_none_names_what_it_takes(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for penalty, message in (
+        ("much", "give a penalty above 0, auto or none"),
+        (-1, 'a number above 0, "auto" or "none"'),
+    ):
+        assert (
+            exit_code("tune", photos, "--out", tmp_path / "x.safetensors", *SMALL, "--ridge", penalty) == ExitCode.USAGE
+        )
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_tune_with_option_of_the_other_task_is_refused(

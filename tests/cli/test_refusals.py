@@ -43,6 +43,16 @@ def test_command_with_json_prints_its_error_on_both_streams(
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "arguments", [("predict", "a.safetensors", ""), ("explain", "a.safetensors", " "), ("data", "check", "")]
+)
+def test_path_of_empty_text_is_not_the_current_folder(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*arguments) in (ExitCode.USAGE, ExitCode.DATA)
+    assert "`.` is the current folder" in capsys.readouterr().err
+
+
 def test_summary_of_unsupported_or_unknown_names_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
     assert "methods that fit: linear, head2toe, mlp, partial, bias" in capsys.readouterr().err

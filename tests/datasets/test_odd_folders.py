@@ -41,7 +41,7 @@ def test_data_check_of_class_folders_called_like_a_task_checks_them(
     printed = capsys.readouterr().out
     assert "pets: classification, 2 classes, 12 images" in printed
     assert "is checked as it is, not as the benchmark task pets" in printed
-    assert exit_code("data", "check", "vtab", "--in", tmp_path) == 3
+    assert exit_code("data", "check", "vtab", "--data", tmp_path) == 3
     text = capsys.readouterr().err
     assert "pets contains no list files" in text and "vpt data prepare pets" in text and "delete" not in text
 
@@ -52,7 +52,7 @@ def test_data_check_of_an_imported_folder_called_like_a_task_checks_it(
     root = write_lists(tmp_path / "flowers")
     manifest = {"classes": ["cat", "dog"], "images": {}, "notes": ["2 images of test have no label"]}
     (root / "prepared.json").write_text(json.dumps(manifest))
-    vpt("data", "check", "flowers", "--in", tmp_path)
+    vpt("data", "check", "flowers", "--data", tmp_path)
     printed = capsys.readouterr().out
     assert "flowers: classification, 2 classes, 24 images" in printed and "odd: 2 images of test" in printed
 

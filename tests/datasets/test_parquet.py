@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -132,11 +133,13 @@ def test_import_parquet_of_split_folders_names_splits_by_folder(tmp_path):
 def test_import_parquet_with_two_label_columns_requires_a_choice(tmp_path):
     columns = {"image": [image(0), image(1)], "fine": [0, 1], "coarse": [1, 0]}
     parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label: .*fine \(int64\)"):
+    with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label-column: .*fine \(int64\)"):
         import_parquet(tmp_path / "train.parquet", tmp_path / "out")
     with pytest.raises(DataError, match="there is no column 'fin' for the label; did you mean 'fine'"):
-        import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="fin")
-    assert import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
+        import_parquet(tmp_path / "train.parquet", tmp_path / "out", label_column="fin")
+    assert (
+        import_parquet(tmp_path / "train.parquet", tmp_path / "out", label_column="coarse")["label"] == "column coarse"
+    )
 
 
 def test_import_parquet_of_faulty_files_is_refused(tmp_path, hub):
@@ -173,15 +176,28 @@ def test_import_parquet_from_hub_without_parquet_uses_its_conversion(hub, tmp_pa
 
     monkeypatch.setattr(huggingface_hub, "dataset_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    made = import_parquet("hub:owner/flowers", tmp_path / "out")
+    made = import_parquet("hf://datasets/owner/flowers", tmp_path / "out")
     assert requests == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
-    import_parquet("hub:owner/flowers@main", tmp_path / "main")
-    import_parquet("hub:owner/flowers@main", tmp_path / "main")
+    import_parquet("hf://datasets/owner/flowers@main", tmp_path / "main")
+    import_parquet("hf://datasets/owner/flowers@main", tmp_path / "main")
     assert len(requests) == 2
-    assert made["source"] == "hub:owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
-    with pytest.raises(DataError, match=r"cannot be downloaded: .*check the name"):
-        monkeypatch.undo()
-        import_parquet("hub:not/a/name", tmp_path / "other")
+    assert made["source"] == "hf://datasets/owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
+    earlier = {**made, "source": "hub:owner/flowers@abc", "asked": "hub:owner/flowers"}
+    (tmp_path / "out/prepared.json").write_text(json.dumps(earlier))  # as earlier versions wrote the address
+    assert import_parquet("hf://datasets/owner/flowers", tmp_path / "out") == earlier
+
+
+@pytest.mark.parametrize("address", ["hf://owner/flowers", "hf://datasets/not/a/name"])
+def test_import_parquet_of_an_address_of_no_dataset_names_the_form(address, tmp_path):
+    with pytest.raises(DataError, match=f"{address} is no dataset on the Hub; write hf://datasets/OWNER/NAME"):
+        import_parquet(address, tmp_path / "out")
+
+
+def test_import_parquet_from_hub_without_its_response_names_the_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.dataset_info", Mock(side_effect=OSError("no network")))
+    message = "hf://datasets/owner/flowers@main cannot be downloaded: no network; check the name"
+    with pytest.raises(DataError, match=message):
+        import_parquet("hf://datasets/owner/flowers@main", tmp_path / "out")
 
 
 def test_import_parquet_of_a_partial_conversion_is_refused(hub, tmp_path, monkeypatch):
@@ -195,8 +211,8 @@ def test_import_parquet_of_a_partial_conversion_is_refused(hub, tmp_path, monkey
     monkeypatch.setattr(huggingface_hub, "dataset_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("gigabytes are fetched"))
     message = r"has only the beginning of the data, in partial-train: .* download its original files"
-    with pytest.raises(DataError, match=f"^hub:owner/flowers {message}"):
-        import_parquet("hub:owner/flowers", tmp_path / "out")
+    with pytest.raises(DataError, match=f"^hf://datasets/owner/flowers {message}"):
+        import_parquet("hf://datasets/owner/flowers", tmp_path / "out")
     part = tmp_path / "in/default/partial-train"
     write(part / "0000.parquet", [(image(i), i % 2) for i in range(4)])
     with pytest.raises(DataError, match=message):
@@ -245,16 +261,22 @@ def test_import_parquet_of_other_columns_into_the_same_folder_is_refused(tmp_pat
         "genus": [i % 2 for i in range(6)], "species": [i % 3 for i in range(6)],
     })  # fmt: skip
     parquet.write_table(table, tmp_path / "train.parquet")
-    source, out, named = tmp_path / "train.parquet", tmp_path / "out", {"image": "large", "label": "genus"}
+    source, out, named = (
+        tmp_path / "train.parquet",
+        tmp_path / "out",
+        {"image_column": "large", "label_column": "genus"},
+    )
     with pytest.raises(KeyboardInterrupt):
         import_parquet(source, out, **named, progress=interrupt_at_fifth_image)
     with pytest.raises(DataError, match="was started from another source"):
-        import_parquet(source, out, **{**named, "image": "small"})
+        import_parquet(source, out, **{**named, "image_column": "small"})
     made = import_parquet(source, out, **named)
     assert import_parquet(source, out) == import_parquet(source, out, **named) == made
     with pytest.raises(DataError, match="out was made with label column genus, not species; choose another --out"):
-        import_parquet(source, out, label="species")
+        import_parquet(source, out, label_column="species")
     with pytest.raises(DataError, match="out was made with image column large, not small; choose another --out"):
-        import_parquet(source, out, image="small")
+        import_parquet(source, out, image_column="small")
     (out / "prepared.json").write_text(json.dumps({key: value for key, value in made.items() if key != "image"}))
-    assert "image" not in import_parquet(source, out, image="small")  # of an earlier version, which did not write it
+    assert "image" not in import_parquet(
+        source, out, image_column="small"
+    )  # of an earlier version, which did not write it

@@ -300,5 +300,5 @@ def test_data_commands_without_downloads_print_instructions(tmp_path: Path, caps
     lacking = vpt("prepare", "flowers", "cub", "--from", str(tmp_path / "downloads"), "--out", str(tmp_path))
     assert lacking.returncode == 3
     assert "102flowers.tgz" in lacking.stderr and "CUB_200_2011.tgz" in lacking.stderr
-    wrong = vpt("check", "fgvc", "--in", str(tmp_path))
+    wrong = vpt("check", "fgvc", "--data", str(tmp_path))
     assert (wrong.returncode, " ".join(wrong.stderr.split()).count("does not exist")) == (3, 5)  # whatever wraps

@@ -33,13 +33,13 @@ def command() -> None:
     """Prepare the data of VTAB-1k and FGVC, and import Parquet files.
 
     Downloaded files are verified and converted without loss. Files of VTAB-1k and FGVC are not downloaded. Parquet
-    files of a hub are.
+    files of the Hugging Face Hub are.
 
     \b
     vpt data list
     vpt data prepare cifar100                                  what to download, and from where
     vpt data prepare cifar100 --from downloads/ --out vtab/    then vtab/cifar100 is a data folder
-    vpt data check vtab --in vtab/
+    vpt data check vtab --data vtab/
     """
 
 
@@ -121,26 +121,28 @@ def prepare(
 @command.command("import")
 @click.argument("source")
 @option("--out", "The new data folder.", FOLDER, required=True)
-@option("--image", "Column of images [default: detected].")
-@option("--label", "Column of labels [default: detected].")
+@option("--image-column", "Column of images [default: detected].")
+@option("--label-column", "Column of labels [default: detected].")
 @events_option
 @json_option
-def import_(source: str, out: Path, image: str | None, label: str | None, events: Path | None, as_json: bool) -> None:
-    """Convert Parquet files to a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
+def import_(
+    source: str, out: Path, image_column: str | None, label_column: str | None, events: Path | None, as_json: bool
+) -> None:
+    """Convert Parquet files to a data folder. SOURCE: a file, a folder, or a dataset on the Hugging Face Hub.
 
-    All Parquet files of a hub dataset are downloaded, regardless of their size. After an interruption, the same command
-    resumes.
+    Such a dataset is hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION. All its Parquet files are
+    downloaded, regardless of their size. After an interruption, the same command resumes.
 
     \b
     vpt data import parquet/ --out flowers/
-    vpt data import hub:owner/flowers --label species --out flowers/
+    vpt data import hf://datasets/owner/flowers --label-column species --out flowers/
     """
     from vpt.cli.progress import DataProgress
     from vpt.datasets.parquet import import_parquet
     from vpt.training.events import open_events
 
     with open_events(events) as event_writer, DataProgress(event_writer) as progress:
-        manifest = import_parquet(source, out, image=image, label=label, progress=progress)
+        manifest = import_parquet(source, out, image_column=image_column, label_column=label_column, progress=progress)
         counts = ", ".join(f"{count} of {split}" for split, count in manifest["images"].items())
         terms = manifest.get("terms", "not stated")
         progress.print_line(f"{out}: images {counts}; {len(manifest['classes'])} classes; terms {terms}")
@@ -152,7 +154,7 @@ def import_(source: str, out: Path, image: str | None, label: str | None, events
 
 @command.command(cls=TaskCommand)
 @_NAMES_ARGUMENT
-@option("--in root", "Parent of the folders of tasks.", FOLDER, default=Path())
+@option("--data root", "Folder with the prepared tasks of a benchmark.", FOLDER, default=Path())
 @common.task_option
 @common.split_names_option
 @common.value_range_option
@@ -178,11 +180,12 @@ def check(
     \b
     vpt data check photos/
     vpt data check scans/ --images pics --masks outlines --labels 0,255
-    vpt data check vtab --in vtab/
+    vpt data check vtab --data vtab/
     vpt data check vtab/cifar100
     """
     from vpt.cli.progress import DataProgress
     from vpt.data import overview
+    from vpt.data.folders.walk import require_path
     from vpt.data.images.value_range import parse_value_range
     from vpt.datasets.catalog import BENCHMARKS, TASKS, is_folder_of_task, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.preparation import check_folder
@@ -196,6 +199,7 @@ def check(
         if name in TASKS or name in BENCHMARKS:
             folders += [(task_folder(root, task), task, name in BENCHMARKS) for task in resolve_tasks([name])]
         else:
+            require_path(name, "the data source", "give a data folder or tables")
             folders.append((Path(name), task_for_folder(Path(name)), False))
     rows, errors = list[dict[str, Any]](), list[str]()
     with open_events(events) as event_writer, DataProgress(event_writer) as progress:

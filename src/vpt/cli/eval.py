@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 @click.argument("data")
 @common.split_option
 @common.split_names_option
-@option("--seed", "Seed for splitting DATA when it has no such split [default: FILE's].", common.NATURAL)
+@option("--split-seed", "Seed for splitting DATA, if it has no such split [default: that of FILE].", common.NATURAL)
 @option("--confusion", "Show the confusion matrix in counts, or in percent of each true class.", ["counts", "percent"])
-@option("--out", "Report, .html, or picture of the confusion matrix, .png or .svg.", FILE)
+@option("--out", "File for a report (.html), or for a picture of the confusion matrix (.png or .svg).", FILE)
 @common.model_options
 @common.json_option
 @common.events_option
 @common.min_confidence_option
-@common.classification("--foreign", "Folder of out-of-distribution images, used to select a confidence threshold.",
+@common.classification("--foreign", "Folder of images of none of the classes, which select the confidence threshold.",
                        PATH)  # fmt: skip
-@common.classification("--false-accept", "Fraction of them that may be accepted [default: 0.05].", float)
+@common.classification(
+    "--false-accept", "Fraction of the --foreign images that may be accepted [default: 0.05].", float
+)
 @common.skip_corrupt_option
 @common.loading_options(common.classification)
 @common.table_options
@@ -49,7 +51,7 @@ def command(
 ) -> None:
     """Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
 
-    A folder without such a split is measured whole. If it contains images that FILE was trained on, it is split as in
+    A folder without the split is measured whole. If it contains images that FILE was trained on, it is split as in
     training instead.
 
     \b

@@ -151,25 +151,32 @@ segmentation: Callable[..., _Decorator] = partial(option, task="segmentation")
 backbone_option: Callable[..., _Decorator] = partial(option, "--backbone", shell_complete=complete_backbones)
 json_option: _Decorator = option("--json as_json", "Print JSON.", is_flag=True)
 events_option: _Decorator = option("--events", "Append each event of the job to this file, as a line of JSON.", FILE)
-weights_option: _Decorator = option("--weights", "Local weights of the backbone.", PATH)
+weights_option: _Decorator = option("--weights", "File with weights of the backbone, instead of timm's download.", PATH)
 device_option: _Decorator = option(
     "--device", "auto: a CUDA GPU if there is one, else the CPU.", ["auto", "cpu", "cuda", "mps"], default="auto"
 )
-split_option: _Decorator = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
+split_option: _Decorator = option("--split", "Split of DATA to use.", ["train", "val", "test"], default="test")
 task_option: _Decorator = option(
-    "--task", "auto: segmentation if DATA has masks.", ["auto", "classification", "segmentation"], default="auto"
+    "--task",
+    "auto: segmentation if DATA has masks, else classification.",
+    ["auto", "classification", "segmentation"],
+    default="auto",
 )
 split_names_option: _Decorator = option(
-    "--split-names", "Folders of the splits, such as train=Training,test=Testing; none: all folders are classes."
+    "--split-names",
+    "Names of the folders of splits, such as train=Training,test=Testing; none: all folders are classes [default: "
+    "recognized].",
 )
 value_range_option: _Decorator = option(
     "--value-range",
-    "Values of black and white in images with more than 8 bits, such as 0,4095 for 12 bits in 16 [default: those of "
-    "their type].",
+    "Values of black and white in images with more than 8 bits per channel, such as 0,4095 for 12 bits stored in 16 "
+    "[default: the range of their type].",
 )
 table_options: _Decorator = _join(
     classification("--image-column", "Column of the paths of images, in tables of labels [default: recognized]."),
-    classification("--label-column", "Column of the labels, or several of 0 and 1 with commas [default: recognized]."),
+    classification(
+        "--label-column", "Column of the labels, or several columns of 0 and 1, with commas [default: recognized]."
+    ),
     classification(
         "--label-kind",
         "One class, several, or a number for each image [default: by the labels].",
@@ -178,11 +185,13 @@ table_options: _Decorator = _join(
     classification("--split-column", "Column of train, val and test [default: recognized]."),
     classification(
         "--group-column",
-        "Column of group ids, such as patients. Splits and folds that vpt makes never divide a group [default: group].",
+        "Column of groups, such as patients, which splits and folds made by vpt never divide [default: group].",
     ),
 )
 min_confidence_option: _Decorator = classification(
-    "--min-confidence", "Predict `none of these` under this probability.", click.FloatRange(min=0)
+    "--min-confidence",
+    "Predict `none of these` if the most likely class has a lower probability.",
+    click.FloatRange(min=0),
 )
 skip_corrupt_option: _Decorator = option("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 
@@ -196,30 +205,40 @@ def loading_options(make_option: Callable[..., Any]) -> _Decorator:
     Returns:
         The decorator.
     """
-    loadings, words = ["auto", "cache", "stream"], "cache: decode images once; stream: whenever used; auto: stream "
+    loadings, words = ["auto", "cache", "stream"], "cache: decode each image once; stream: each time it is used; auto: "
     return _join(
-        make_option("--loading", f"{words}above 4 GiB of pixels.", loadings, default="auto"),
-        make_option("--workers", "Processes that decode a stream [default: one a core, at most 8].", NATURAL),
+        make_option("--loading", f"{words}stream above 4 GiB of decoded images.", loadings, default="auto"),
+        make_option(
+            "--workers", "Number of processes that decode a stream [default: one per core, at most 8].", NATURAL
+        ),
     )
 
 
-_other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
+_other_backbone = backbone_option("Name of the backbone [default: that of FILE].")
 model_options: _Decorator = _join(_other_backbone, weights_option, device_option)
 inference_options: _Decorator = _join(
-    segmentation("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
-    segmentation("--flip", "Average with the mirrored image.", is_flag=True),
+    segmentation(
+        "--scales",
+        "Scales of the image whose predictions are averaged, such as 0.75,1,1.25.",
+        default="1",
+        callback=parse_scales,
+    ),
+    segmentation("--flip", "Average with the prediction of the mirrored image.", is_flag=True),
 )
 mask_options: _Decorator = _join(
     segmentation(
         "--labels",
-        "ade20k, cityscapes, voc, camvid or plain; ids (0,255 or ground=0,road=255); colors; auto: by layout.",
+        "Meaning of the ids in masks: ade20k, cityscapes, voc, camvid or plain; a list of ids (0,255 or "
+        "ground=0,road=255); colors; auto: by the layout of DATA.",
         default="auto",
     ),
     segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
     segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
     segmentation("--images", "Name of the folder of images [default: recognized]."),
     segmentation("--masks", "Name of the folder of masks [default: recognized]."),
-    segmentation("--mask-suffix", "What follows the name of an image in that of its mask, such as _mask."),
+    segmentation(
+        "--mask-suffix", "End of the name of a mask after that of its image, such as _mask [default: recognized]."
+    ),
     segmentation(
         "--mask-orientation",
         "Orientation of masks for images with EXIF rotation. upright: matches the rotated image; stored: matches the "

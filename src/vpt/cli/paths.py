@@ -21,7 +21,17 @@ class TunedFilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-PATH = click.Path(path_type=Path)
+class NamedPath(click.Path):
+    """The path of a file or a folder. An empty text, which as a path is the current folder, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not str(value).strip():
+            self.fail("the path is empty; give a file or a folder (`.` is the current folder)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath(path_type=Path)
 TUNED_FILE = TunedFilePath(path_type=Path)
 TUNED_FILES = TunedFilePath(path_type=Path, exists=True)
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -1,7 +1,7 @@
 """`vpt predict`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -10,6 +10,9 @@ from vpt.cli import options as common
 from vpt.cli.lines import echo_line, echo_note
 from vpt.cli.options import TaskCommand, option, own_options
 from vpt.cli.paths import PATH, TUNED_FILE
+
+if TYPE_CHECKING:
+    from vpt.core.prediction import Prediction
 
 _TABLE_OPTIONS = ("probabilities", "overwrite", "executor", "verbose")
 
@@ -92,10 +95,14 @@ def command(
             callback.on_note(note)
         predictions = predict(file, image_paths, callback=callback, **options)
     for prediction in predictions:
-        if as_json:
-            common.print_json(prediction.to_dict(), one_line=True)
-        else:
-            echo_line(prediction.describe())
+        _print(prediction, as_json)
+
+
+def _print(prediction: "Prediction", as_json: bool) -> None:
+    if as_json:
+        common.print_json(prediction.to_dict(), one_line=True)
+    else:
+        echo_line(prediction.describe())
 
 
 def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top: int, skip_corrupt: bool) -> None:
@@ -117,10 +124,7 @@ def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top
         left_out.append(error)
         echo_note(printable(f"left out: {error}"))
 
-    for path, prediction in ExportedModel(file).stream(paths, top=top, on_corrupt=leave_out):
-        if as_json:
-            common.print_json({"image": str(path), **prediction.to_dict()}, one_line=True)
-        else:
-            echo_line(printable(f"{path}: {prediction.describe()}"))
+    for _, prediction in ExportedModel(file).stream(paths, top=top, on_corrupt=leave_out):
+        _print(prediction, as_json)
     if len(left_out) == len(paths):
         raise DataError(f"{len(left_out)} of {pluralize(len(paths), 'image')} cannot be used; replace them")

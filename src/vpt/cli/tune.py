@@ -27,62 +27,66 @@ _MAX_CLASSES = 30  # rows of the table of classes
 
 @click.command(cls=TaskCommand)
 @click.argument("data")
-@option("--out", "The tuned file [default: DATA.safetensors].", FILE)
+@option("--out", "The tuned file to write [default: DATA.safetensors].", FILE)
 @option("--config config_file", "Take options from a TOML file, such as the run.toml of an earlier run.", FILE,
         is_eager=True, expose_value=False, callback=read_config_file)  # fmt: skip
 @common.task_option
-@common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
+@common.backbone_option("Name of a timm model, or several with commas, of which a search takes the best [default: the "
+                        "embedded one, no download].")  # fmt: skip
 @common.weights_option
-@option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, unless options fix the length].",
+@option("--minutes", "Minutes that a search for the best model may take [default: 10, on a GPU 5, unless another "
+        "option turns the search off].", float)  # fmt: skip
+@option("--max-size", "A search skips methods of its own choice whose tuned file would have more MB [default: 10].",
         float)  # fmt: skip
-@option("--max-size", "Largest tuned file of the methods that a search chooses itself, in MB [default: 10].", float)
-@option("--method", 'Such as "vpt(length=10, depth=deep)" [default: vpt; a search tries several].',
-        shell_complete=complete_methods)  # fmt: skip
-@option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
-        "options [default: linear; segmentation: by backbone].")  # fmt: skip
-@option("--batch-size", "Images per step; auto: what fits into memory [default: 16 with AdamW and without --lr, "
-        "else 64; segmentation: 8].",
-        metavar="[INTEGER|auto]", callback=parse_batch_size)  # fmt: skip
-@option("--lr learning_rate", "Learning rate per 256 images [default: the method's].", float)
+@option("--method", 'Method, such as "vpt(length=10, depth=deep)"; `vpt list methods` names all [default: vpt; a '
+        "search tries several].", shell_complete=complete_methods)  # fmt: skip
+@option("--head", "Head: linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or "
+        "fpn, with options [default: linear; segmentation: by backbone].")  # fmt: skip
+@option("--batch-size", "Images per training step; auto: as many as fit into memory [default: 16 with AdamW and "
+        "without --lr, else 64; segmentation: 8].", metavar="[INTEGER|auto]", callback=parse_batch_size)  # fmt: skip
+@option("--lr learning_rate", "Learning rate for 256 images per step, scaled to the batch size [default: the "
+        "method's].", float)  # fmt: skip
 @option("--weight-decay", "Weight decay of the optimizer [default: the method's].", float)
-@option("--decay", "Decay tensors of two dimensions or more, those of the paper's code, or all [default: matrices].",
-        ["matrices", "official", "all"])  # fmt: skip
+@option("--decay", "Weights that decay. matrices: of two dimensions or more; official: as in the paper's code; all "
+        "[default: matrices].", ["matrices", "official", "all"])  # fmt: skip
 @option("--optimizer", "Optimizer [default: the method's; segmentation: adamw].", ["sgd", "adamw"])
-@option("--head-lr-scale", "Learning rate of the head, relative to the rest's [default: 1; with AdamW without --lr, "
-        "to a peak of 0.005].", float)  # fmt: skip
-@option("--augment", "Terms joined by +: flip, vertical_flip, random_crop, random_resized_crop, trivial_augment, "
-        "rand_augment, random_erasing, mixup, cutmix; segmentation: full, flip, vertical_flip [default: none; "
-        "segmentation: full].")  # fmt: skip
-@option("--grad-accum-steps", "Compute each step in this many micro-batches, to save memory [default: 1].", int)
-@option("--activation-checkpointing", "Compute activations again in the backward pass: less memory, a third more time.",
-        is_flag=True)  # fmt: skip
-@option("--loss", "ce or focal; several labels: bce or focal; a number: l1 or mse; segmentation: ce, dice or ce+dice "
-        "[default: auto, the first].", ["auto", "ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
-@option("--class-weights", "balanced: rare classes weigh more; or a number for each class, such as 1,5 "
-        "[default: none].")  # fmt: skip
-@option(
-    "--precision",
-    "Precision of the forward pass; auto: bf16 on GPUs that have it, and in a search on CPUs that are faster in it "
-    "[default: auto].",
-    ["auto", "fp32", "bf16"],
-)
-@option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
-@option("--block-rates", "Factors of the learning rate of blocks of the backbone, such as stem=0,1-6=0,7-12=0.1.")
-@option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)
-@option("--patience", "Stop after this many evaluations on val without a better one [default: never].", int)
-@option("--keep", "The weights of the last epoch, or of the best one on val [default: last].", ["last", "best"])
+@option("--head-lr-scale", "Factor of the learning rate for the head [default: 1; with AdamW without --lr, what gives "
+        "the head a peak rate of 0.005 or more].", float)  # fmt: skip
+@option("--augment", "Random changes of training images, joined by +: flip, vertical_flip, random_crop, "
+        "random_resized_crop, trivial_augment, rand_augment, random_erasing, mixup, cutmix; segmentation: full, flip, "
+        "vertical_flip [default: none; segmentation: full].")  # fmt: skip
+@option("--grad-accum-steps", "Compute each training step in this many parts, to save memory [default: 1].", int)
+@option("--activation-checkpointing", "Compute activations again in the backward pass: less memory, about a third more "
+        "time.", is_flag=True)  # fmt: skip
+@option("--loss", "Loss function. One class for each image: ce or focal; several: bce or focal; a number: l1 or mse; "
+        "segmentation: ce, dice or ce+dice; auto: the first of these [default: auto].",
+        ["auto", "ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
+@option("--class-weights", "Weights in the loss. balanced: rare classes weigh more; or a number for each class, such "
+        "as 1,5 [default: none].")  # fmt: skip
+@option("--precision", "Precision of the forward pass; auto: bf16 on GPUs that have it, and in a search on CPUs that "
+        "are faster in it [default: auto].", ["auto", "fp32", "bf16"])  # fmt: skip
+@option("--layer-decay", "Learning rate of each layer of the backbone, as a fraction of that of the layer after it "
+        "[default: 1].", float)  # fmt: skip
+@option("--block-rates", "Factors of the learning rate for ranges of blocks of the backbone, such as "
+        "stem=0,1-6=0,7-12=0.1 [default: 1 for all].")  # fmt: skip
+@option("--ema", "Decay of a moving average of the weights, such as 0.999, which is scored and saved [default: none].",
+        float)  # fmt: skip
+@option("--patience", "Stop after this many evaluations on val without an improvement [default: never].", int)
+@option("--keep", "Save the weights of the last epoch, or of the epoch that is best on val [default: last].",
+        ["last", "best"])  # fmt: skip
 @option("--seed", "Seed of initialization, order of images, augmentation and dropout [default: 0].", int)
-@option("--train-on", "trainval: validation images train too.", ["train", "trainval"], default="train")
-@option("--val-fraction", "Fraction of each class for val, if DATA has no val split.", default=0.2)
+@option("--train-on", "trainval: also train on the validation images.", ["train", "trainval"], default="train")
+@option("--val-fraction", "Fraction of each class that is split off as val, if DATA has no val split.", default=0.2)
 @common.split_names_option
-@option("--split-seed", "Seed of the splits [default: --seed].", int)
-@option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
+@option("--split-seed", "Seed for splitting DATA into train, val and test [default: --seed].", int)
+@option("--image-size", "Side of the input in pixels; position embeddings are resized to it [default: the backbone's].",
+        int)  # fmt: skip
 @option("--normalization", "Mean and standard deviation of the input: of the backbone, imagenet, inception, or numbers "
         "such as 0.48,0.46,0.41/0.27,0.26,0.28.", default="backbone")  # fmt: skip
 @common.value_range_option
 @common.loading_options(option)
 @common.skip_corrupt_option
-@option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
+@option("--save-dtype", "Data type in the tuned file; fp16 halves its size.", ["fp32", "fp16"], default="fp32")
 @common.device_option
 @option("--overwrite", "Discard an earlier run and start from scratch.", is_flag=True)
 @option("--logger logger_spec", "Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
@@ -90,39 +94,47 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.events_option
 @common.json_option
 @classification("--epochs", "Passes over the training images [default: a search; without a search: 100].", int)
-@classification("--metric", "Metric of the search, or with --epochs of val; several labels: map; a number: r2 or mae "
-                "[default: auto, the first].",
+@classification("--metric", "Metric that epochs and methods are compared by. One class for each image: top1, macro_f1 "
+                "or balanced_accuracy; several: map; a number: r2 or mae; auto: the first of these [default: auto].",
                 ["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"])  # fmt: skip
-@classification("--warmup-epochs", "Length of the warm-up [default: a tenth of the epochs].", float)
-@classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
-@classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
+@classification("--warmup-epochs", "Epochs in which the learning rate rises to its peak [default: a tenth, at most "
+                "10].", float)  # fmt: skip
+@classification("--probe-epochs", "First train the head alone for this many epochs, on frozen features [default: 0].",
+                int)  # fmt: skip
+@classification("--probe-weight-decay", "Weight decay during --probe-epochs [default: 0.01].", float)
 @classification("--val-interval", "Epochs between evaluations on val [default: 1].", int)
 @classification("--label-smoothing", "Label smoothing factor, as in `torch.nn.CrossEntropyLoss` [default: 0].", float)
 @classification("--balanced-sampling", "Sample all classes equally often, with replacement.", is_flag=True)
-@classification("--test-fraction", "Fraction of each class for test, if DATA has no test split.", default=0.2)
-@classification("--folds", "Score every image by a model that did not train on it, then train on all; without "
-                "--test-fraction, --val-fraction and --train-on.", click.IntRange(min=2))  # fmt: skip
-@classification("--calibrate", "Fit a temperature of the probabilities on val after training.", is_flag=True)
+@classification("--test-fraction", "Fraction of each class that is split off as test, if DATA has no test split.",
+                default=0.2)  # fmt: skip
+@classification("--folds", "Cross-validation with this many folds: each image is scored by a model that did not train "
+                "on it. The file is then trained on all images. Not with --test-fraction, --val-fraction, --train-on.",
+                click.IntRange(min=2))  # fmt: skip
+@classification("--calibrate", "After training, scale the probabilities to fit the val images (temperature scaling).",
+                is_flag=True)  # fmt: skip
 @classification("--init", "Continue training from this tuned file, with more images or new classes.", TUNED_FILE)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
-@classification("--crop-fraction", "Side of that crop, of the image's short side [default: the backbone's].", float)
-@classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
+@classification("--crop-fraction", "Side of the crop of `--resize crop`, as a fraction of the image's short side "
+                "[default: the backbone's].", float)  # fmt: skip
+@classification("--interpolation", "Interpolation where images are resized [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
-@classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
-@classification("--ridge", "Penalty of a ridge head in addition to the trained head [default: auto, if possible].",
+@classification("--cache", "Folder that keeps decoded images and frozen features for later runs [default: none].",
+                FOLDER)  # fmt: skip
+@classification("--ridge", "Penalty of a second head, solved by ridge regression and averaged with the trained head. "
+                "auto: selected by the training images; none: no such head [default: auto, if possible].",
                 number_or_word, metavar="NUMBER|auto|none")  # fmt: skip
 @common.table_options
-@segmentation("--iterations", "Steps [default: a search; without a search: 2000].", int)
+@segmentation("--iterations", "Training steps [default: a search; without a search: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
-@segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
-@segmentation("--power", "Exponent of the learning rate schedule [default: 0.9].", float)
+@segmentation("--warmup-iterations", "Steps in which the learning rate rises to its peak [default: 0].", int)
+@segmentation("--power", "Exponent of the polynomial decay of the learning rate [default: 0.9].", float)
 @segmentation("--auxiliary-weight", "Weight of the loss of auxiliary heads [default: 0.4].", float)
-@segmentation("--lda", "Fit the `linear` head in closed form (LDA) on this many training images [default: train it].",
-              count_or_all, metavar="NUMBER|all")  # fmt: skip
+@segmentation("--lda", "Solve a `linear` head by linear discriminant analysis of this many training images, instead of "
+              "training it [default: train it].", count_or_all, metavar="NUMBER|all")  # fmt: skip
 @common.mask_options
-@segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
+@segmentation("--val-as-test", "Use val as the test split, and split another val off train.", is_flag=True)
 def command(
     data: str,
     task: str,

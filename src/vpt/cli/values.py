@@ -6,13 +6,13 @@ import click
 
 
 def number_or_word(text: str) -> float | str:
-    """Return the number that a text spells, or "auto", "default" or "none"."""
-    if text in ("auto", "default", "none"):
+    """Return the number that a text spells, or "auto" or "none"."""
+    if text in ("auto", "none", "default"):  # the last is that of a run.toml
         return text
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no number; give a penalty above 0, auto, default or none") from error
+        raise ValueError(f"{text!r} is no number; give a penalty above 0, auto or none") from error
 
 
 def count_or_all(text: str) -> int | str:

@@ -197,32 +197,3 @@ def file_stem(name: str) -> str:
         The name of a file without suffix.
     """
     return "".join(char if char.isalnum() else "_" for char in name)
-
-
-def describe_trial(method: str, factor: float = 1.0, start: str = "", head: str = "") -> str:
-    """Return the name of a method that trains in another way than usual.
-
-    Args:
-        method: Text of the method.
-        factor: Factor of its usual rate. Default: 1.
-        start: "probe" for a head that starts as a linear probe. Default: a head that starts at random.
-        head: Text of the head. Default: the one of the search.
-
-    Returns:
-        Such as "vpt, rate x 3" or "vpt, from a linear probe"; the method alone where nothing is unusual.
-    """
-    rate = "" if factor == 1 else f", rate x {factor:.3g}"
-    return f"{method}{', from a linear probe' if start else ''}{f', head {head}' if head else ''}{rate}"
-
-
-def describe_status(row: Mapping[str, Any]) -> str:
-    """Return what became of a candidate of a search.
-
-    Args:
-        row: Its "status", and the "reason" for it, if there is one.
-
-    Returns:
-        Such as "tried" or "no time: needs 3 min, 2 min are left".
-    """
-    status = str(row["status"]).replace("_", " ")
-    return f"{status}: {row['reason']}" if row.get("reason") else status

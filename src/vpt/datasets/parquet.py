@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vpt.core.hub import is_address
 from vpt.core.optional import import_optional
 from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
 from vpt.data.images.files import suffix_for_format, supported_formats
@@ -22,7 +23,8 @@ from vpt.data.manifest import preparation, read_manifest
 from vpt.datasets.prepared import ImageRecords, Progress, no_progress, write_data_folder
 from vpt.errors import DataError
 
-HUB_PREFIX = "hub:"  # hub:OWNER/NAME or hub:OWNER/NAME@REVISION
+_HUB = "hf://datasets/"
+_HUB_ADDRESS = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>.+))?")
 _CONVERTED_REVISION = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of other formats
 _SPLIT_NAMES = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _PARTIAL = re.compile(f"partial-({'|'.join(_SPLIT_NAMES)})", re.IGNORECASE)  # a folder of that conversion
@@ -34,8 +36,8 @@ def import_parquet(
     source: Path | str,
     folder: Path,
     *,
-    image: str | None = None,
-    label: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Create a data folder from Parquet files.
@@ -44,10 +46,10 @@ def import_parquet(
     left out and noted. After an interruption, the same call resumes.
 
     Args:
-        source: A Parquet file, a folder of them, or "hub:OWNER/NAME", optionally with "@REVISION".
+        source: A Parquet file, a folder of them, or "hf://datasets/OWNER/NAME", optionally with "@REVISION".
         folder: The new data folder.
-        image: Column of images. Default: detected.
-        label: Column of labels. Default: detected.
+        image_column: Column of images. Default: detected.
+        label_column: Column of labels. Default: detected.
         progress: Called after each image.
 
     Returns:
@@ -59,11 +61,12 @@ def import_parquet(
     """
     with preparation(folder) as is_missing:
         if is_missing:
-            _import(source, folder, image, label, progress)
+            _import(source, folder, image_column, label_column, progress)
     manifest = read_manifest(folder)
-    if str(source) not in (manifest.get("asked"), manifest["source"]):
+    earlier = [re.sub("^hub:", _HUB, str(manifest.get(key))) for key in ("asked", "source")]  # as 0.1.0 wrote it
+    if str(source) not in earlier:
         raise DataError(f"{folder} was made from {manifest['source']}, not from {source}; choose another --out")
-    for role, requested in (("image", image), ("label", label)):
+    for role, requested in (("image", image_column), ("label", label_column)):
         made_with = manifest.get(role)  # earlier versions did not write the column of images
         if None not in (requested, made_with) and made_with != f"column {requested}":
             raise DataError(f"{folder} was made with {role} {made_with}, not {requested}; choose another --out")
@@ -72,8 +75,8 @@ def import_parquet(
 
 def _import(source: Path | str, folder: Path, image: str | None, label: str | None, progress: Progress) -> None:
     root, origin = Path(source), {"source": str(source), "asked": str(source)}
-    if str(source).startswith(HUB_PREFIX):
-        root, origin["source"], origin["terms"] = _download(str(source).removeprefix(HUB_PREFIX))
+    if is_address(source):
+        root, origin["source"], origin["terms"] = _download(str(source))
     tables = {split_name: _ParquetRows(files) for split_name, files in _find_files(root).items()}
     columns = _choose_columns(next(iter(tables.values())), image, label)
     classes, class_indices = _class_indices(tables, columns)
@@ -94,28 +97,31 @@ def _import(source: Path | str, folder: Path, image: str | None, label: str | No
     write_data_folder(folder, splits, classes, list_files, metadata, progress)
 
 
-def _download(name: str) -> tuple[Path, str, str]:
-    """Download the Parquet files of a hub dataset. Return their folder, the revision, and the stated license."""
+def _download(address: str) -> tuple[Path, str, str]:
+    """Download the Parquet files of a dataset. Return their folder, the address with revision, and the license."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repo, _, requested = name.partition("@")
+    found = _HUB_ADDRESS.fullmatch(address)
+    if found is None:
+        raise DataError(f"{address} is no dataset on the Hub; write {_HUB}OWNER/NAME or {_HUB}OWNER/NAME@REVISION")
+    repo, requested = found["repo"], found["revision"]
     try:
         for revision in [requested] if requested else [None, _CONVERTED_REVISION]:
             info = huggingface_hub.dataset_info(repo, revision=revision)
             if any(file.rfilename.endswith(".parquet") for file in info.siblings or ()):
                 break
         else:
-            raise DataError(f"{repo} on the hub has no Parquet files; download it, and give its folder of images")
-        _refuse_partial((PurePath(file.rfilename) for file in info.siblings or ()), f"{HUB_PREFIX}{name}")
+            raise DataError(f"{repo} on the Hub has no Parquet files; download it, and give its folder of images")
+        _refuse_partial((PurePath(file.rfilename) for file in info.siblings or ()), address)
         snapshot = huggingface_hub.snapshot_download(
             repo, repo_type="dataset", revision=info.sha, allow_patterns=["*.parquet"]
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(f"{HUB_PREFIX}{name} cannot be downloaded: {error}; check the name and the network") from error
+        raise DataError(f"{address} cannot be downloaded: {error}; check the name and the network") from error
     license_name = info.card_data.get("license") if info.card_data else None
     terms = f"as its page states: {license_name}" if license_name else "none stated"
-    return Path(snapshot), f"{HUB_PREFIX}{repo}@{info.sha}", terms
+    return Path(snapshot), f"{_HUB}{repo}@{info.sha}", terms
 
 
 def _find_files(root: Path) -> dict[str, list[Path]]:
@@ -218,7 +224,7 @@ def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -
         if requested is None and len(candidates) != 1 and role not in candidates:
             available = comma_list([f"{name} ({kind})" for name, kind in types.items()], limit=len(types))
             raise DataError(
-                f"{pluralize(len(candidates), 'column')} could be the {role}; name it with --{role}: {available}"
+                f"{pluralize(len(candidates), 'column')} could be the {role}; name it with --{role}-column: {available}"
             )
         selected[role] = requested or (role if role in candidates else candidates[0])
     return _Columns(**selected, classes=tuple(features.get(selected["label"], {}).get("names", ())))
@@ -228,12 +234,14 @@ def _class_indices(tables: dict[str, _ParquetRows], columns: _Columns) -> tuple[
     """Return the names of the classes that occur, and value of the label column to class index."""
     values = {value for table in tables.values() for value in table.read_column(columns.label) if value is not None}
     if not any(all(isinstance(value, kind) for value in values) for kind in (str, int)):
-        raise DataError(f"column {columns.label} contains neither integers nor text; name another one with --label")
+        raise DataError(
+            f"column {columns.label} contains neither integers nor text; name another one with --label-column"
+        )
     used = sorted(value for value in values if isinstance(value, str) or value >= 0)
     if columns.classes and used and used[-1] >= len(columns.classes):
         raise DataError(
             f"column {columns.label} contains the label {used[-1]}, but there are "
-            f"{pluralize(len(columns.classes), 'class')}; correct the file or name another column with --label"
+            f"{pluralize(len(columns.classes), 'class')}; correct the file or name another column with --label-column"
         )
     names = tuple(columns.classes[value] if columns.classes else str(value) for value in used)
     return names, {value: k for k, value in enumerate(used)}
