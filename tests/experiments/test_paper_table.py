@@ -12,7 +12,8 @@ import pytest
 
 from vpt.core import environment
 from vpt.experiments.reports import latex
-from vpt.experiments.reports.paper_table import make_paper_table, to_html, to_latex, to_markdown
+from vpt.experiments.reports.paper_table import make_paper_table, own_options, to_html, to_latex, to_markdown
+from vpt.experiments.reports.report import provenance
 from vpt.experiments.reports.table import to_latex as table_to_latex
 from vpt.experiments.reports.tables import build_tables
 from vpt.experiments.results import load_results
@@ -117,3 +118,31 @@ def test_rows_of_another_backbone_are_named_and_counted_in_it(done: Store, tmp_p
     assert changed.parameters("VPT") == results.parameters("VPT")
     unknown = replace(changed.experiment, methods=(replace(full, parameters=None), prompts))  # of an earlier version
     assert replace(changed, experiment=unknown).parameters("Full") is None
+
+
+def test_tasks_of_other_images_are_named_with_their_options(done: Store) -> None:
+    results = load_results(done)
+    shade, hue = results.experiment.tasks
+    few = {"images_per_class": 5, "train_on": "train", "resize": "squash"}  # squashed, as all of the plan are
+    for tasks, expected in (
+        ((replace(shade, **few), hue), "shade (images per class 5, train on train)"),
+        ((replace(shade, **few), replace(hue, **few)), "shade, hue (images per class 5, train on train)"),
+        (
+            (replace(shade, resize="crop", crop_fraction=0.5), replace(hue, images_per_class=2)),
+            "shade (resize crop, crop fraction 0.5); hue (images per class 2)",
+        ),
+    ):
+        changed = replace(results, experiment=replace(results.experiment, tasks=tasks))
+        assert f" Tasks with options of their own: {expected}. " in make_paper_table(changed).caption
+        lines = [text for name, text in provenance(changed) if name == "shade"]
+        assert any(text.endswith(f"test 8; {own_options(tasks[0], changed.experiment.protocol)}") for text in lines)
+    assert "of their own" not in make_paper_table(results).caption
+    assert ("hue", "2 classes; train 12, val 4, test 8") in provenance(results)
+
+
+def test_row_that_is_an_ensemble_is_named_as_one_model(done: Store) -> None:
+    results = load_results(done)
+    rows = (replace(results.experiment.methods[0], ensemble_of="VPT"), results.experiment.methods[1])
+    changed = replace(results, experiment=replace(results.experiment, methods=rows))
+    sentence = " Full is one model of the 2 runs of VPT, without a spread. "
+    assert sentence in make_paper_table(changed).caption and sentence not in make_paper_table(results).caption

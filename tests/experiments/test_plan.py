@@ -65,7 +65,7 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
         (("learning_rate", "learning_rat"), "did you mean 'learning_rate'"),
         (("length=1", "lenght=1"), "did you mean 'length'"),
         (('data = "hue"', 'data = "heu"'), "neither a folder"),
-        (('spec = "full"', 'spec = "full", grid = "no"'), "there is no grid 'no'"),
+        (('spec = "full"', 'spec = "full", grid = "no"'), r"there is no grid 'no'; add a table \[grids\.no\]$"),
         (('name = "hue"', 'name = "shade"'), "two tasks are called 'shade'"),
         (('"VPT"', '"Full"'), "two methods are called 'Full'"),
         (("seeds = 2", 'seeds = 2\nbaseline = "Fool"'), "did you mean 'Full'"),
@@ -106,6 +106,21 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
         ),
         (("seeds = 2", 'seeds = 2\ndata = "vtab/"'), "has no benchmark of vpt, and vtab/ is the folder of the tasks"),
         (("seeds = 2", "seeds ="), "is not TOML"),
+        (("seeds = 2", "train_fraction = 0"), "train_fraction is 0; it must be greater than 0"),
+        (("seeds = 2", "train_fraction = 2.0"), "train_fraction is 2.0; it must be less than or equal to 1"),
+        (("seeds = 2", "train_fraction = nan"), "train_fraction is nan; it must be "),
+        (("seeds = 2", 'split_seed = "runs"'), "split_seed is 'runs'; it must be a whole number from 0, or \"run\"$"),
+        (('spec = "full"', 'spec = "full", split_seed = -1'), r"methods\[1\].split_seed is -1; it must be a whole num"),
+        (('spec = "full"', 'spec = "full", train_fraction = 1.5'), r"methods\[1\].train_fraction is 1.5; it must be"),
+        *(
+            (
+                ('spec = "full"', f'spec = "full", ridge = {value}'),
+                r"ridge is .*; it must be a number above 0, or \"auto\"$",
+            )
+            for value in ('"autp"', "-1.0", "0", "nan")
+        ),
+        (('{ name = "Full", spec = "full" }', "5"), r"methods\[1\] is 5; it must be a table$"),
+        (("epochs = 1", "lr = 0.1"), "training has the key 'lr', .*did you mean 'learning_rate'"),
     ],
 )
 def test_plan_with_invalid_value_is_refused(change: tuple[str, str], message: str, experiment_of: ExperimentOf) -> None:

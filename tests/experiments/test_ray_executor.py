@@ -91,7 +91,7 @@ def test_ray_executor_without_shared_folder_sends_the_tuned_file(done: Store, tm
     experiment: Experiment = done.load_experiment()
     final = next(run for task, row in experiment.cells() if len(row.settings) == 1
                  for run in experiment.final_runs(task, row, row.settings[0]))  # fmt: skip
-    lock = Store(tmp_path / "seen").locks.acquire(final.id)
+    lock = Store(tmp_path / "seen").claim([final])
     assert lock is not None
     (record,), tuned = _run_remotely(experiment, [final], lock, tmp_path / "seen", 1)
     assert not tuned and Store(tmp_path / "seen").tuned_path(final.id).exists()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,10 +25,10 @@ from vpt.experiments import run_lock as lock_module
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.run_lock import RunLocks, heartbeat
 from vpt.experiments.running import worker as worker_module
-from vpt.experiments.running.local_executor import LocalExecutor
-from vpt.experiments.running.runner import run_experiment
+from vpt.experiments.running.local_executor import LocalExecutor, _handle_dead_worker
+from vpt.experiments.running.runner import ProgressReporter, run_experiment
 from vpt.experiments.running.worker import execute_runs, run_worker
-from vpt.experiments.search import runnable_runs
+from vpt.experiments.search import run_batches, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training import Callback, EpochMetrics, HistoryCallback
 
@@ -97,15 +98,46 @@ class TestRunLocks:
 
     def test_heartbeat_of_lost_lock_calls_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lock_module, "HEARTBEAT_INTERVAL", 0.01)
-        lock, calls = RunLocks(tmp_path).acquire("run"), list[str]()
+        lock, calls = RunLocks(tmp_path).acquire_all(["other", "run"]), list[str]()
         assert lock is not None
         with heartbeat(lock, lambda: calls.append("lost")):
-            before = lock.path.stat().st_mtime_ns
-            while lock.path.stat().st_mtime_ns == before:
+            before = (tmp_path / "run.0").stat().st_mtime_ns
+            while (tmp_path / "run.0").stat().st_mtime_ns == before:
                 time.sleep(0.01)
             (tmp_path / "run.1").write_text("another-machine 1 token")
             while not calls:
                 time.sleep(0.01)
+
+
+@pytest.fixture
+def overlapping(experiment_of: ExperimentOf) -> Experiment:
+    """Two rows of heads that have a run in common, on each task."""
+    rows = '{ name = "Full", spec = "full" }, { name = "VPT", spec = "vpt(length=1)", learning_rate = [0.1, 0.01] }'
+    grids = {"High": "[0.5, 0.1]", "Low": "[0.1, 0.05]"}
+    linear = (f'{{ name = "{name}", spec = "linear", learning_rate = {rates} }}' for name, rates in grids.items())
+    return experiment_of((rows, ", ".join(linear)))
+
+
+def test_batch_with_a_run_of_a_locked_batch_is_not_claimed(overlapping: Experiment, tmp_path: Path) -> None:
+    high, low = run_batches(overlapping, {})[:2]
+    store, ids = Store(tmp_path), [{run.id for run in runs} for runs in (high, low)]
+    assert len(ids[0] & ids[1]) == 1
+    lock = store.claim(high)
+    assert lock is not None and store.locks.held().keys() == ids[0]
+    assert Store(tmp_path).claim(low) is None and store.locks.held().keys() == ids[0]
+    lock.release()
+    lock = store.claim(low)
+    assert lock is not None and store.claim(high) is None and store.locks.held().keys() == ids[1]
+
+
+def test_batch_of_a_dead_worker_has_one_error_and_no_lock(overlapping: Experiment, tmp_path: Path) -> None:
+    """The other runs are batches of their own then."""
+    store, runs = Store(tmp_path), run_batches(overlapping, {})[0]
+    assert store.claim(runs) is not None
+    process: Any = SimpleNamespace(name="worker 1", exitcode=-9, pid=os.getpid())
+    _handle_dead_worker(process, overlapping, store, ProgressReporter(overlapping, store, Callback()))
+    assert [(run_id, record.status) for run_id, record in store.records().items()] == [(runs[0].id, "error")]
+    assert not store.locks.held() and (runs[1],) in run_batches(overlapping, store.records())
 
 
 def start_bench_run(folder: Path) -> subprocess.Popen[bytes]:
@@ -280,7 +312,7 @@ def test_run_experiment_with_unwritable_record_fails_with_a_message(
 
 
 def test_clean_up_leaves_the_batch_of_a_live_process_alone(done: Store, tmp_path: Path) -> None:
-    """The lock of the first run holds for the batch, which is done again as a whole, whichever runs have a record."""
+    """A batch is done again as a whole, whichever runs have a record."""
     shutil.copytree(done.folder, tmp_path / "out")
     store = Store(tmp_path / "out")
     first, second = list(store.records())[:2]

@@ -243,5 +243,5 @@ def test_segmentation_plan_of_folder_without_masks_is_refused(tmp_path: Path) ->
 
 def test_segmentation_that_is_no_table_is_refused(folder: Path, tmp_path: Path) -> None:
     no_table = (("seeds = 2", "seeds = 2\nsegmentation = 5"), ('[segmentation]\nhead = "linear"\n', ""))
-    with pytest.raises(SpecError, match="segmentation is 5; it must be a valid dictionary"):
+    with pytest.raises(SpecError, match="segmentation is 5; it must be a table"):
         load_experiment(changed(folder, tmp_path, *no_table))

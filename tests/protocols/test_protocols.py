@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vpt.protocols
-from vpt import Full
+from vpt import VPT, Full
 from vpt.errors import SpecError
+from vpt.methods.base import Method
+from vpt.methods.bias import Bias
 from vpt.methods.registry import parse_method
 from vpt.protocols import Departure, apply_protocol, describe_protocol, load_protocol
 
@@ -50,11 +54,15 @@ def test_apply_protocol_leaves_the_protocol_as_it_is() -> None:
         ({"training": {"precision": "bf16"}}, {"training.precision": (None, "bf16")}),
         ({"interpolation": "nearest", "seeds": 1}, {"interpolation": ("bilinear", "nearest"), "seeds": (5, 1)}),
         ({"benchmarks": {"fgvc": {"train_on": "trainval"}}}, {"benchmarks.fgvc.train_on": ("train", "trainval")}),
-        ({"grids": {"mine": {"optimizer": "sgd"}}}, {"grids.mine.optimizer": (None, "sgd")}),
+        ({"grids": {"mine": {"optimizer": "sgd"}}}, {"grids.mine": (None, {"optimizer": "sgd"})}),
+        ({"grids": {"sgd": {"batch_size": 64}}}, {"grids.sgd.batch_size": (None, 64)}),
+        ({"resize": "squash", "val_fraction": 0.2, "test_fraction": 0.2, "train_on": "trainval"}, {}),
         ({"methods": ["Full", "VPT-deep"], "keep_tuned": False, "baseline": "Full"}, {}),
         ({"methods": [{"name": "Full", "batch_size": 64}]}, {"methods.Full.batch_size": (None, 64)}),
         ({"methods": [{"name": "Linear", "batch_size": 2048}]}, {}),
         ({"methods": ["lora(rank=8)"]}, {"methods.lora(rank=8)": (None, "lora(rank=8)")}),
+        ({"methods": [{"spec": "lora"}]}, {"methods.lora": (None, {"spec": "lora"})}),
+        ({"methods": [{"spec": ["mlp", "lora"]}]}, {"methods.mlp | lora": (None, {"spec": ["mlp", "lora"]})}),
         ({"tasks": [{"name": "cub"}]}, {"tasks.cub": (None, {"name": "cub"})}),
         ({"weights": "a.npz"}, {"weights": (None, "a.npz")}),
     ],
@@ -86,6 +94,24 @@ def test_apply_protocol_on_a_swin_has_the_stochastic_depth_of_the_official_code(
     assert departures_of(**own)["methods.Full.spec"] == ("full(drop_path=0.5)", "full")
 
 
+def test_apply_protocol_on_a_swin_has_the_biases_and_prompts_of_the_official_code() -> None:
+    def methods(backbone: str) -> dict[str, list[Method]]:
+        found: dict[str, list[Method]] = {}
+        for row in apply_protocol({**PLAN, "backbone": backbone})[0]["methods"]:
+            specs = [table["spec"] for table in row.get("variants", [row])]
+            texts = chain.from_iterable([spec] if isinstance(spec, str) else spec for spec in specs)
+            found[row["name"]] = list(map(parse_method, texts))
+        return found
+
+    swin, vit = methods("swin_base_patch4_window7_224.ms_in22k"), methods("vit_base_patch16_224.orig_in21k")
+    prompts = ("VPT-shallow", "VPT-deep")
+    assert (vit["Bias"], swin["Bias"]) == ([Bias()], [Bias(rel_pos_bias=True)])
+    for name in prompts:
+        pooled = [replace(method, pool_prompts=True) for method in vit[name] if isinstance(method, VPT)]
+        assert swin[name] == pooled and len(pooled) == 6
+    assert all(swin[name] == vit[name] for name in vit.keys() - {"Full", "Bias", *prompts})
+
+
 def test_paper_protocol_selects_by_the_last_epoch_and_smaller_rates() -> None:
     paper = load_protocol("paper")
     assert (paper["selection"], paper["ties"]) == ("last_epoch", "smaller_rate")
@@ -106,6 +132,8 @@ def test_apply_protocol_of_unknown_name_is_refused() -> None:
         ("tasks.cub", {("Full", "cub"), ("VPT", "cub")}),
         ("seeds", set()),
         ("first_seed", set()),
+        ("grids.mine", set()),  # the rows that take it are departures themselves
+        ("grids.sgd.batch_size", {("Full", "cub"), ("Full", "dtd"), ("VPT", "cub"), ("VPT", "dtd")}),
     ],
 )
 def test_departure_concerns_its_row_or_task_or_all(key: str, concerned: set[tuple[str, str]]) -> None:

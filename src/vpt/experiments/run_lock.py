@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,26 @@ class RunLock:
             (self.folder / f"{self.run_id}.{generation}").unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class BatchLock:
+    """The locks on all runs of a batch, which this process holds.
+
+    Attributes:
+        locks: A lock on each run.
+    """
+
+    locks: tuple[RunLock, ...]
+
+    def refresh(self) -> bool:
+        """Update the time of each lock; return False where another process has taken over a run."""
+        return all([lock.refresh() for lock in self.locks])  # a list: each lock is refreshed
+
+    def release(self) -> None:
+        """Release each lock."""
+        for lock in self.locks:
+            lock.release()
+
+
 class RunLocks:
     """The locks in a folder."""
 
@@ -96,6 +116,27 @@ class RunLocks:
             lock.path.unlink(missing_ok=True)
             return None
         return lock
+
+    def acquire_all(self, run_ids: Iterable[str]) -> BatchLock | None:
+        """Lock runs if no other process holds any of them.
+
+        Args:
+            run_ids: Ids of the runs.
+
+        Returns:
+            The locks; None where another process holds a run.
+
+        Raises:
+            StorageError: A lock cannot be written.
+        """
+        locks: list[RunLock] = []
+        for run_id in sorted(run_ids):  # in one order: of two processes, the one with the first common run gets all
+            lock = self.acquire(run_id)
+            if lock is None:
+                BatchLock(tuple(locks)).release()
+                return None
+            locks.append(lock)
+        return BatchLock(tuple(locks))
 
     def held(self) -> dict[str, int]:
         """Return the process id of each run that is locked; 0 for a lock of another machine."""
@@ -136,12 +177,12 @@ class RunLocks:
 
 
 @contextmanager
-def heartbeat(lock: RunLock, on_lost: Callable[[], None]) -> Iterator[None]:
-    """Refresh a lock from a thread during a `with` block.
+def heartbeat(lock: BatchLock, on_lost: Callable[[], None]) -> Iterator[None]:
+    """Refresh the locks of a batch from a thread during a `with` block.
 
     Args:
-        lock: The lock.
-        on_lost: Function to call in the thread when another process has taken over the run.
+        lock: The locks.
+        on_lost: Function to call in the thread when another process has taken over a run.
     """
     stopped = threading.Event()
 

@@ -21,7 +21,7 @@ from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
 from vpt.experiments.experiment import METRICS, Experiment, Run
 from vpt.experiments.run_identity import run_id as hash_config
-from vpt.experiments.run_lock import RunLock, RunLocks
+from vpt.experiments.run_lock import BatchLock, RunLocks
 
 RECORD_FORMAT = 2
 
@@ -137,16 +137,16 @@ class Store:
         self._file_names = {record.id: name for name, record in self._records.items()}
         return {record.id: record for record in self._records.values()}
 
-    def claim(self, runs: Sequence[Run]) -> RunLock | None:
+    def claim(self, runs: Sequence[Run]) -> BatchLock | None:
         """Lock runs that are done at once.
 
         Args:
-            runs: The runs. The lock of the first one holds for all.
+            runs: The runs, of which another batch may have some, too.
 
         Returns:
-            The lock; None where another process holds it, or all runs have a record.
+            The locks; None where another process holds a run, or all runs have a record.
         """
-        lock = self.locks.acquire(runs[0].id)
+        lock = self.locks.acquire_all(run.id for run in runs)
         if lock is not None and all(self.has_record(run.id) for run in runs):  # ended between a look and the lock
             lock.release()
             return None
@@ -182,8 +182,8 @@ class Store:
     def clean_up(self) -> None:
         """Remove what killed processes left: unfinished files, and the locks and files of runs that have a record.
 
-        While a process does a run, no file of a run is removed: one lock may hold for a batch of runs, of which some
-        have a record and are done again.
+        While a process does a run, no file of a run is removed: a batch of runs may be done again of which some have a
+        record.
         """
         sweep_abandoned(self.folder)
         live = self.locks.live()

@@ -41,12 +41,14 @@ class Departure:
             task: Name of the task.
 
         Returns:
-            True for the row or task that the key names, and for each of them where it names none.
+            True for the row or task that the key names, for none where it names a whole grid, which the protocol does
+            not have, and for each of them otherwise.
         """
         kind, _, rest = self.key.partition(".")
         if kind in _ROW_KEYS:
             return f"{rest}.".startswith(f"{method if kind == 'methods' else task}.")
-        return kind not in ("seeds", "first_seed")
+        is_own_grid = kind == "grids" and "." not in rest  # the rows that take it are departures themselves
+        return kind not in ("seeds", "first_seed") and not is_own_grid
 
 
 @cache
@@ -115,7 +117,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], path: str, found
     """Return a table with changes, and add those that change a value to the departures."""
     merged = dict(base)
     for key, value in changes.items():
-        own = base.get(key, {} if isinstance(value, dict) else None)
+        own = base.get(key)
         if isinstance(value, dict) and isinstance(own, dict):
             merged[key] = _merge(own, value, f"{path}{key}.", found)
             continue
@@ -137,9 +139,16 @@ def _merge_row(known: Mapping[str, Any], row: Any, path: str, backbone: str, fou
     """Return a row of `methods` or `tasks`; one that the protocol does not have is a departure as a whole."""
     name = row.get("name") if isinstance(row, dict) else row
     if not isinstance(name, str) or name not in known:
-        found.append(Departure(f"{path}{name}", None, row))
+        found.append(Departure(f"{path}{_row_name(row)}", None, row))
         return row
     own = {} if row == name else row
     base = _on_backbone(known[name], str(own.get("backbone", backbone)))
     base = {key: value for key, value in base.items() if key != "variants" or "spec" not in own}
     return _merge(base, own, f"{path}{name}.", found)
+
+
+def _row_name(row: Any) -> str:
+    """Return the name of a row; that of a method without one is its text, or that of the row of an ensemble."""
+    table = row if isinstance(row, dict) else {"name": row}
+    text = next((table[key] for key in ("name", "spec", "ensemble_of") if key in table), "without a name")
+    return " | ".join(map(str, text)) if isinstance(text, list) else str(text)

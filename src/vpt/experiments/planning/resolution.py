@@ -164,7 +164,8 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
             )
         return MethodRow(name, (), job_options=options, ensemble_of=table.ensemble_of)
     if table.grid is not None and table.grid not in tables.grids:
-        raise SpecError(f"{path}: there is no grid {table.grid!r}; {did_you_mean(table.grid, tables.grids)}")
+        hint = did_you_mean(table.grid, tables.grids) if tables.grids else f"add a table [grids.{table.grid}]"
+        raise SpecError(f"{path}: there is no grid {table.grid!r}; {hint}")
     grid = tables.grids[table.grid].given() if table.grid is not None else {}
     values = {**tables.training.given(), **grid, **_training_keys(given, tables)}
 

@@ -5,7 +5,16 @@ from dataclasses import fields
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    create_model,
+)
 from pydantic_core import PydanticCustomError
 
 from vpt.data.images.value_range import parse_value_range
@@ -48,6 +57,18 @@ def _readable_by(read: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _described(text: str) -> WrapValidator:
+    """Return the validator that names what a key of several types takes, in one error."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise PydanticCustomError("described", "Input should be {text}", {"text": text}) from error
+
+    return WrapValidator(check)
+
+
 def _check_interpolation(name: str) -> None:
     Preprocessing(interpolation=name)
 
@@ -61,7 +82,16 @@ Number = Annotated[float, WrapValidator(_keep_whole)]
 Choices = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
 Spec = Annotated[str, _readable_by(parse_method)]
 CropFraction = Annotated[float, Field(gt=0, le=1)]
-SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
+TrainFraction = Annotated[Number, Field(gt=0, le=1)]
+SplitSeed = Annotated[
+    Annotated[int, Field(ge=0)] | None, BeforeValidator(_own_seed), _described('a whole number from 0, or "run"')
+]
+RidgePenalty = Annotated[
+    Annotated[Number, Field(gt=0)] | Literal["auto"] | None, _described('a number above 0, or "auto"')
+]
+LdaImages = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["all"] | None, _described('a whole number from 1, or "all"')
+]
 
 # Keys of the protocol whose values have to be more than of the right type. "run" in the file is None here: the split
 # has the seed of each run.
@@ -70,6 +100,7 @@ _PROTOCOL_TYPES: dict[str, Any] = {
     "first_seed": Annotated[int, Field(ge=0)],
     "images_per_class": Annotated[int, Field(ge=1)] | None,
     "split_seed": SplitSeed,
+    "train_fraction": TrainFraction,
     "crop_fraction": CropFraction | None,
     "normalization": Annotated[str, _readable_by(read_normalization)],
     "value_range": Annotated[str, _readable_by(parse_value_range)] | None,
@@ -161,10 +192,10 @@ class MethodTable(PlanTable):
     image_size: int | None = None
     head: str | None = None
     split_seed: SplitSeed = None
-    train_fraction: Number | None = None
+    train_fraction: TrainFraction | None = None
     images_per_class: Annotated[int, Field(ge=1)] | None = None
-    ridge: Number | Literal["auto"] | None = None
-    lda: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    ridge: RidgePenalty = None
+    lda: LdaImages = None
 
 
 class PlanTables(PlanTable):

@@ -124,7 +124,9 @@ def _describe(error: ErrorDetails, model: type[PlanTable]) -> str:
     where = _dotted(table_path) or getattr(model, "kind", "the file")
     match error["type"]:
         case "extra_forbidden":
-            hint = did_you_mean(str(key), _table_at(model, table_path).model_fields)
+            known = _table_at(model, table_path).model_fields
+            initials = {"".join(word[0] for word in name.split("_")): name for name in known}  # such as lr
+            hint = did_you_mean(initials.get(str(key), str(key)), known)
             return f"{where} has the key {key!r}, which has no meaning here; {hint}"
         case "missing":
             return f"{where} has no {key}; add one"
@@ -133,6 +135,8 @@ def _describe(error: ErrorDetails, model: type[PlanTable]) -> str:
             return f"{location} is {value!r}; {did_you_mean(str(value), choices)}"
         case "too_short":
             return f"{location} is an empty list; give it a value, or leave it out"
+        case "model_type":
+            return f"{location} is {value!r}; it must be a table"
         case "vpt":
             return f"{location}: {error['msg']}"
         case _:

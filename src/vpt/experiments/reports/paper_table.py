@@ -1,12 +1,13 @@
 """The table of a paper: methods as rows, tasks and means of groups as columns; LaTeX, Markdown and HTML of the same."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from vpt.core.text import begin_sentence, one_line, pluralize
-from vpt.experiments.design import Task
+from vpt.experiments.design import Protocol, Task
 from vpt.experiments.reports import latex
 from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
 from vpt.experiments.reports.table import MISSING
@@ -17,6 +18,7 @@ from vpt.protocols import describe_protocol
 _WIDE = 7  # columns of scores, above which a table takes both columns of a page
 _SHRUNK = 12  # columns of scores, above which it is scaled to the page
 _SHOWN_OPTIONS = ("backbone", "image_size", "train_fraction", "images_per_class")  # of a row, where they are its own
+_TASK_OPTIONS = ("images_per_class", "train_on", "resize", "crop_fraction")  # of a task, where they are its own
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,21 @@ def make_paper_table(results: ExperimentResults) -> PaperTable:
             scores[method].append(Score(text, rank, mark))
     rows = tuple((method, tuple(row)) for method, row in scores.items() if any(one.text != MISSING for one in row))
     return PaperTable(results.experiment.name, _caption(results), columns, rows)
+
+
+def own_options(task: Task, protocol: Protocol) -> str:
+    """Return the options of the images of a task that are not those of the plan.
+
+    Args:
+        task: The task.
+        protocol: Protocol of the plan.
+
+    Returns:
+        Such as "images per class 5, train on train"; empty where all are those of the plan.
+    """
+    values = {key: getattr(task, key) for key in _TASK_OPTIONS}
+    own = {key: value for key, value in values.items() if value not in (None, getattr(protocol, key))}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in own.items())
 
 
 def to_latex(table: PaperTable) -> str:
@@ -186,6 +203,8 @@ def _caption(results: ExperimentResults) -> str:
         f"Best in bold{';' if spread else '.'}{spread}",
         f"Backbone: {experiment.backbone}.",
         *_differing_rows(results),
+        *_differing_tasks(results),
+        *_ensembles(results),
         *(describe_protocol(experiment.protocol_name, experiment.departures) or ["Protocol: that of the plan."]),
         *([f"Date: {dates[-1]}."] if dates else []),
     ]
@@ -202,6 +221,22 @@ def _differing_rows(results: ExperimentResults) -> list[str]:
         if own:
             found.append(f"{row.name} ({', '.join(own)})")
     return [f"Rows with a backbone or images of their own: {', '.join(found)}."] if found else []
+
+
+def _differing_tasks(results: ExperimentResults) -> list[str]:
+    """Return a sentence on the tasks whose images are not used as the plan says; none without such tasks."""
+    names = defaultdict[str, list[str]](list)
+    for task in results.experiment.tasks:
+        names[own_options(task, results.experiment.protocol)].append(task.name)
+    found = [f"{', '.join(tasks)} ({options})" for options, tasks in names.items() if options]
+    return [f"Tasks with options of their own: {'; '.join(found)}."] if found else []
+
+
+def _ensembles(results: ExperimentResults) -> list[str]:
+    """Return a sentence on each row whose score is not a mean over runs."""
+    runs = pluralize(results.experiment.protocol.seeds, "run")
+    rows = (row for row in results.experiment.methods if row.ensemble_of and not row.refusal)
+    return [f"{row.name} is one model of the {runs} of {row.ensemble_of}, without a spread." for row in rows]
 
 
 def _latex_groups(table: PaperTable) -> list[str]:

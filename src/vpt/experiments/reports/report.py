@@ -12,7 +12,7 @@ from markupsafe import Markup
 from vpt.core.io import write_atomic
 from vpt.core.text import format_number, pluralize
 from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
-from vpt.experiments.reports.paper_table import make_paper_table
+from vpt.experiments.reports.paper_table import make_paper_table, own_options
 from vpt.experiments.reports.paper_table import to_html as to_paper_html
 from vpt.experiments.reports.paper_table import to_latex as to_paper_latex
 from vpt.experiments.reports.paper_table import to_markdown as to_paper_markdown
@@ -88,7 +88,8 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
         lines.append(("training images", f"{protocol.train_fraction:.0%} of each class"))
     for task in experiment.tasks:
         counts = ", ".join(f"{split} {count:,}" for split, count in task.images.items())
-        lines += [(task.name, f"{task.classes} classes; {counts}"), *((task.name, note) for note in task.notes)]
+        facts = filter(None, (f"{task.classes} classes", counts, own_options(task, protocol)))
+        lines += [(task.name, "; ".join(facts)), *((task.name, note) for note in task.notes)]
     return lines
 
 

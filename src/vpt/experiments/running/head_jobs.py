@@ -13,9 +13,7 @@ from vpt.training.job import Job, RunResult
 from vpt.tuning import save_result
 
 
-def tune_heads(
-    jobs: Sequence[Job], callback: Callback | None = None, *, device: str = "auto"
-) -> list[RunResult | TrainingError]:
+def tune_heads(jobs: Sequence[Job], callback: Callback | None = None) -> list[RunResult | TrainingError]:
     """Run jobs at once that train heads alone and differ in options that `train_head_grid` lets differ.
 
     Each result is that of `run_job` to rounding. There are no run directories: an interrupted call starts anew.
@@ -23,7 +21,6 @@ def tune_heads(
     Args:
         jobs: The jobs, of classification.
         callback: Receiver of progress. Default: none.
-        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
 
     Returns:
         The result of each job, or the error of its loss that diverged.
@@ -42,7 +39,7 @@ def tune_heads(
         if not whole and job.config.training.seed != base_job.config.training.seed:
             raise SpecError(f"with {part} each seed has images of its own; do these jobs one by one")
     environment.keep_freed_memory()
-    target, task = distributed.resolve_device(device), TASKS[base_job.config.task]
+    target, task = distributed.resolve_device(), TASKS[base_job.config.task]
     try:
         data = task.prepare(base_job, callback)
         assert isinstance(data, ClassificationData)

@@ -111,7 +111,10 @@ def _exit_with_parent() -> None:
 
 
 def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
-    """Report the end of a worker, and record it for its run, which would end the next worker too."""
+    """Report the end of a worker, and record it for its run, which would end the next worker too.
+
+    Of a batch, the first run gets the record: the others are batches of their own then.
+    """
     if process.exitcode == _LOCK_LOST_EXIT_CODE:
         reporter.callback.on_note(
             f"{process.name} was silent for so long that its run was taken over; it begins another"
@@ -123,11 +126,12 @@ def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Sto
     if not run_ids:
         raise VptError(f"{process.name} ended with {reason}, and not over a run; the text above says more")
     runs = resolved_runs(experiment, store.records())
+    first = next((run for run_id, run in runs.items() if run_id in run_ids and not store.has_record(run_id)), None)
+    if first is not None:
+        text = f"its worker ended with {reason}"
+        reporter.callback.on_note(f"{first.label}: {text}")
+        store.write(Record.of_error(first, text))
     for run_id in run_ids:
-        if run_id in runs and not store.has_record(run_id):
-            text = f"its worker ended with {reason}"
-            reporter.callback.on_note(f"{runs[run_id].label}: {text}")
-            store.write(Record.of_error(runs[run_id], text))
         store.locks.force_release(run_id)  # only now: it would end the next worker, too
 
 

@@ -20,7 +20,7 @@ from vpt.core.io import write_atomic
 from vpt.core.ray_cluster import NodeWatch, connect_cluster
 from vpt.core.text import one_line
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock, heartbeat
+from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, BatchLock, heartbeat
 from vpt.experiments.running.runner import ProgressReporter
 from vpt.experiments.running.worker import POLL_INTERVAL, execute_runs
 from vpt.experiments.search import run_batches
@@ -104,7 +104,7 @@ class _ClusterRuns:
         resources = {"num_cpus": executor.cpus, "num_gpus": executor.gpus, "max_retries": executor.retries}
         self.task = ray.remote(**resources)(_run_remotely)
         self.experiment_ref = ray.put(experiment)
-        self.pending: dict[Any, tuple[tuple[Run, ...], RunLock]] = {}
+        self.pending: dict[Any, tuple[tuple[Run, ...], BatchLock]] = {}
         self.last_refresh = time.monotonic()
         self.nodes = NodeWatch(ray)
 
@@ -130,11 +130,11 @@ class _ClusterRuns:
     def _submit(self) -> bool:
         """Submit twice as many runs as fit, so that no node waits; return whether any is pending."""
         room = 2 * self.executor.max_parallel_runs(self.ray) - len(self.pending)
-        held = {runs[0].id for runs, _ in self.pending.values()}
+        held = {run.id for runs, _ in self.pending.values() for run in runs}
         for runs in run_batches(self.experiment, self.store.records()):
             if room <= 0:
                 break
-            lock = None if runs[0].id in held else self.store.claim(runs)
+            lock = None if any(run.id in held for run in runs) else self.store.claim(runs)
             if lock is None:
                 continue
             if runs[0].members:
@@ -145,7 +145,7 @@ class _ClusterRuns:
             room -= 1
         return bool(self.pending)
 
-    def _score_here(self, runs: Sequence[Run], lock: RunLock) -> None:
+    def _score_here(self, runs: Sequence[Run], lock: BatchLock) -> None:
         """Score an ensemble in this process: its members' tuned files are in the folder, which nodes may not see."""
         try:
             with ExitStack() as stack:
@@ -182,7 +182,7 @@ class _ClusterRuns:
 
 
 def _run_remotely(
-    experiment: Experiment, runs: Sequence[Run], lock: RunLock, folder: Path, threads: int
+    experiment: Experiment, runs: Sequence[Run], lock: BatchLock, folder: Path, threads: int
 ) -> tuple[list[Record], dict[str, bytes]]:
     """Do runs in a Ray task; return records, and tuned files by run where this node does not see the folder."""
     torch.set_num_threads(threads)
@@ -197,9 +197,9 @@ def _run_remotely(
     return records, tuned
 
 
-def _sees_lock(lock: RunLock) -> bool:
-    """Return whether this machine sees the folder of a lock, and not another one of the same name."""
+def _sees_lock(lock: BatchLock) -> bool:
+    """Return whether this machine sees the folder of the locks, and not another one of the same name."""
     try:
-        return lock.path.read_text() == lock.token
+        return all(each.path.read_text() == each.token for each in lock.locks)
     except OSError:
         return False

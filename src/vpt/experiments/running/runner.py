@@ -108,11 +108,12 @@ def run_experiment(
     """
     callback = callback or Callback()
     store = Store(folder)
+    earlier = experiment.with_all_decaying()
     if overwrite:
-        for earlier in (experiment, experiment.with_all_decaying()):
-            store.remove_records(resolved_runs(earlier, store.records()))
-    if any("decay" not in record.config["training"] for record in store.records().values()):
-        experiment = experiment.with_all_decaying()
+        for each in (experiment, earlier):
+            store.remove_records(resolved_runs(each, store.records()))
+    if _has_only_runs_of(earlier, experiment, store.records()):
+        experiment = earlier
         callback.on_note("the runs of this folder decay all tensors, and so do further ones; --out begins another")
     store.save_experiment(experiment)
     retried = store.clear_errors()
@@ -145,6 +146,12 @@ def raise_errors(records: Mapping[str, Record]) -> None:
     if not (isinstance(kind, type) and issubclass(kind, VptError)):
         kind, text = VptError, failed[0].error
     raise kind(f"{text}\n{pluralize(len(failed), 'run')} ended in an error; the same command tries them again")
+
+
+def _has_only_runs_of(earlier: Experiment, experiment: Experiment, records: Mapping[str, Record]) -> bool:
+    """Return whether runs of an earlier form of an experiment are done, and none that only its present form has."""
+    done, present = (resolved_runs(form, records).keys() & records.keys() for form in (earlier, experiment))
+    return not done <= present and present <= done
 
 
 def _estimate_seconds(remaining: Iterable[Run | None], records: Iterable[Record]) -> float | None:

@@ -62,7 +62,7 @@ def run_worker(
 
 
 def _try_runs(experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: OnLost, callback: Callback) -> bool:
-    """Return whether this process did the runs: they were not done or locked. The first one's lock holds for all."""
+    """Return whether this process did the runs: they were not all done, and none was locked."""
     lock = store.claim(runs)
     if lock is None:
         return False
