@@ -10,11 +10,13 @@ import torch
 import vpt
 from vpt import attach
 from vpt.backbones import load_backbone
+from vpt.data.label_kinds import KindName
 from vpt.model.readout import Pooled, parse_readout
 from vpt.model.tuned_model import TunedModel
 from vpt.search.candidates import is_probe, is_too_large, list_candidates, make_candidate
 from vpt.search.probe import head_grid
-from vpt.training import DeviceDataset, Examples
+from vpt.tasks.classification.config import ClassificationConfig, default_steps
+from vpt.training import DeviceDataset, Examples, TrainingConfig
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
 
 CPU = torch.device("cpu")
@@ -82,6 +84,30 @@ def test_recipe_of_each_method_has_its_rate_per_256_images() -> None:
     faster = make_candidate("vpt + bias").with_factor(3.0)
     assert faster.recipe["learning_rate"] == pytest.approx(0.24) and faster.name == "vpt + bias, rate x 3"
     assert make_candidate("sidetune").recipe == {"batch_size": 16, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("kind", ["single_label", "regression"])
+@pytest.mark.parametrize("method", [*vpt.METHODS, "prefix + bias"])
+def test_peak_rate_of_adamw_is_the_same_for_every_batch_size(method: str, kind: KindName) -> None:
+    def training_of(size: int) -> TrainingConfig:
+        recipe = make_candidate(method, kind, size).recipe
+        return ClassificationConfig.for_method(vpt.parse_method(method), label_kind=kind, **recipe).training
+
+    small, large = training_of(16), training_of(64)
+    assert small.optimizer == large.optimizer
+    assert small.optimizer == "sgd" or small.peak_lr == pytest.approx(large.peak_lr)
+
+
+@pytest.mark.parametrize("method", ["prefix", "cross", "adaptive", "class_token", "prefix + bias"])
+def test_rate_of_a_method_without_one_of_its_own_is_that_of_tune(method: str) -> None:
+    steps = default_steps(vpt.parse_method(method), {})
+    assert make_candidate(method).recipe == steps and steps["learning_rate"] * 16 / 256 == pytest.approx(0.005)
+
+
+def test_rate_of_a_sum_is_that_of_its_first_term() -> None:
+    for first, second in (("vpt", "bias"), ("bias", "vpt"), ("prefix", "bias")):
+        whole, alone = make_candidate(f"{first} + {second}"), make_candidate(first)
+        assert whole.recipe == alone.recipe
 
 
 @pytest.mark.parametrize("name", ["vit_nano_patch12_48", "test_vit", "test_resnet", "test_convnext"])

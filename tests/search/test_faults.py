@@ -19,7 +19,6 @@ from simulation import SimulatedClock, write_images
 import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
-from vpt.core.text import describe_status
 from vpt.data.memory.datasets import dataset_from_memory
 from vpt.data.training_marks import has_marked
 from vpt.errors import TrainingError
@@ -28,6 +27,7 @@ from vpt.search.candidates import make_candidate
 from vpt.search.comparison import Comparison, compare
 from vpt.search.rows import best_row
 from vpt.search.selection import Selection
+from vpt.tasks.search_rows import describe_status
 from vpt.training.ridge import Ridge
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]

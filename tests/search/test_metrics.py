@@ -97,3 +97,23 @@ def test_interval_contains_the_score(metric: str) -> None:
     outputs, labels = draw(metric, 1.0)
     low, high = interval(outputs, labels, metric)
     assert low < value_of(metric, outputs, labels) < high
+
+
+@pytest.mark.parametrize("metric", ["r2", "mae"])
+def test_compare_of_numbers_is_the_same_in_every_unit(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(400, 700, 80)  # nm
+    ours, theirs = (labels[:, None] + rng.normal(0, noise, (80, 1)) for noise in (10, 14))
+    nm, m = (compare(unit * ours, unit * theirs, unit * labels, metric) for unit in (1, 1e-9))
+    assert m.gain_in_errors == pytest.approx(nm.gain_in_errors) and m.convinces == nm.convinces
+    if metric == "r2":
+        values = [make_statistic(unit * ours, unit * labels, "r2")(None) for unit in (1, 1e-9, 1e9)]
+        assert values == pytest.approx([values[0]] * 3) and values[0] > 0.9
+
+
+@pytest.mark.parametrize("number", [0.0, 0.1, 1e9])
+def test_r2_of_equal_numbers_is_one_or_zero(number: float) -> None:
+    labels = np.full(7, number)
+    assert make_statistic(labels[:, None], labels, "r2")(None) == 1
+    assert make_statistic(labels[:, None] + 1, labels, "r2")(None) == 0
+    assert np.isnan(make_statistic(labels[:, None], labels, "r2")(np.ones(7, np.int64)))

@@ -21,11 +21,11 @@ from simulation import Interrupted, SimulatedClock, write_images
 import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
-from vpt.core.text import describe_status
 from vpt.errors import SpecError
 from vpt.search import wants_search
 from vpt.search.comparison import Comparison
 from vpt.search.request import SearchRequest
+from vpt.tasks.search_rows import describe_status
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 PROMPTS = "vpt(length=4)"

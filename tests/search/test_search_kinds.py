@@ -33,7 +33,7 @@ def test_strata_of_folds_spread_rare_labels_and_numbers() -> None:
 
 def test_recipe_of_a_number_has_no_rate_of_sgd() -> None:
     assert make_candidate("sidetune", "regression").recipe == {
-        "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.004
+        "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.016
     }  # fmt: skip
     assert make_candidate("vpt", "regression").recipe == make_candidate("vpt").recipe
 

@@ -19,10 +19,10 @@ from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
-from vpt.core.text import describe_status
 from vpt.search.segmentation import costs as mask_costs
 from vpt.search.segmentation import search as segmentation
 from vpt.search.segmentation.comparison import compare_masks, count_pixels, describe_masks
+from vpt.tasks.search_rows import describe_status
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.prediction import PixelScores
@@ -151,6 +151,22 @@ def test_search_of_masks_goes_on_where_a_candidate_does_not_fit_into_memory(
     result, _ = search(scenes, **OPTIONS)
     assert result.search is not None and result.search["selected"] == "linear"
     assert result.search["candidates"][1]["status"] == "out_of_memory"
+
+
+def test_search_of_masks_goes_on_where_a_candidate_has_no_finite_scores(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = segmentation.MaskSearch.score
+
+    def fail(self: Any, model: Any, dataset: Any, split: str) -> Any:
+        if str(model.method) != "linear":
+            raise vpt.TrainingError("outputs of the model are NaN")
+        return score(self, model, dataset, split)
+
+    monkeypatch.setattr(segmentation.MaskSearch, "score", fail)
+    result, _ = search(scenes, **OPTIONS)
+    assert result.search is not None and result.search["selected"] == "linear"
+    assert result.search["candidates"][1]["status"] == "diverged"
 
 
 def test_search_of_masks_with_another_rate_ships_and_repeats_it(

@@ -72,7 +72,8 @@ def test_train_draws_other_crops_in_each_epoch(monkeypatch):
     train(model(), examples(), config)
     again = config.replace(seed=1)
     train(model(), examples(), again)
-    assert len(seen) == 4 and len({tuple(pixels.flatten().tolist()) for pixels in seen}) == 4
+    assert len(seen) == 6  # two steps of each training, and the loss after the last one
+    assert len({tuple(pixels.flatten().tolist()) for pixels in seen}) == 6
 
 
 def test_epoch_seed_differs_by_seed_epoch_and_rank():
@@ -183,6 +184,14 @@ def test_train_whose_last_step_destroys_the_weights_raises_training_error(tmp_pa
     assert len(history) == 2  # it goes on from the epoch before
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_train_without_val_whose_last_step_diverges_raises_training_error(ema, tmp_path):
+    checkpoint, config = tmp_path / "c.safetensors", CONFIG.replace(epochs=1, batch_size=64, warmup_epochs=0, ema=ema)
+    with pytest.raises(TrainingError, match=r"the loss on the last batch became (nan|inf) in epoch 1, step 1 of 1"):
+        train(model(), examples(), config.replace(learning_rate=1e39), checkpoint=checkpoint)
+    assert not checkpoint.exists()
+
+
 def test_train_with_huge_learning_rate_raises_training_error():
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf)"):
         train(model("full"), examples(), CONFIG.replace(learning_rate=1e12, epochs=5))
@@ -277,7 +286,9 @@ class TestBatchOfOne:
         object.__setattr__(monitored, "loss", lambda indices, rng: seen.append(len(indices)) or loss(indices, rng))
         (epoch,) = fit(tuned, monitored, config)
         assert math.isfinite(epoch.train_loss)
-        assert sum(seen) == images and min(seen) > 1
+        assert sum(seen[:-1]) == images and min(seen) > 1  # the last one is without a step
+        tracked = {int(tensor) for name, tensor in tuned.named_buffers() if name.endswith("num_batches_tracked")}
+        assert tracked == {len(seen) - 1}
         assert len(join_last(objective.batches(0), 2)) == len(batches)
         assert [len(batch) for batch in join_last(objective.batches(0), 2)] == batches
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpt.backbones import Backbone
-from vpt.core.text import describe_trial
 from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method, Sum
@@ -23,9 +22,10 @@ from vpt.methods.linear import Linear
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
-from vpt.tasks.classification.config import SMALL_BATCH, ClassificationConfig
+from vpt.tasks.classification.config import SMALL_BATCH, ClassificationConfig, default_steps
 from vpt.tasks.classification.ridge_head import wide_model
 from vpt.tasks.classification.task import ClassificationTask
+from vpt.tasks.search_rows import describe_trial
 
 _PEAK_RATES = {"vpt": 5e-3, "gated": 5e-3, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
                "ssf": 1e-2, "bias": 1e-3, "norm": 1e-3, "partial": 1e-4}  # fmt: skip
@@ -39,7 +39,7 @@ _METHODS = (  # the most promising first
 )  # fmt: skip
 RATE_FACTORS = (3.0, 1 / 3)
 _PROBE_EPOCHS, _PROBE_VISITS, _SLOWER_FROM_PROBE = 100, 100_000, 4.0  # as benchmarks/images_per_class_dtd10.toml
-PROBE_SECONDS = 4.0  # for so many visits of images, on a CPU core
+_PROBE_SECONDS = 4.0  # for so many visits of images, on a CPU core
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ class Candidate:
 def make_candidate(method: str, kind: KindName = "single_label", batch_size: int | None = None) -> Candidate:
     """Return a method with its recipe. The peak rate of AdamW is the same for every batch size.
 
+    Methods without a rate of their own here have that of `vpt tune`. The first term of a sum decides, as it does there.
+
     Args:
         method: Text of the method.
         kind: Kind of the labels. Default: "single_label".
@@ -114,13 +116,13 @@ def make_candidate(method: str, kind: KindName = "single_label", batch_size: int
     parsed = parse_method(method)
     first = parsed.terms[0] if isinstance(parsed, Sum) else parsed
     batch_size = batch_size or SMALL_BATCH
-    recipe: dict[str, Any] = {"batch_size": batch_size, "learning_rate": first.learning_rate}
+    recipe = {"learning_rate": parsed.learning_rate, **default_steps(parsed, {"batch_size": batch_size})}
     if first.name in _PEAK_RATES:
         rate = _PEAK_RATES[first.name] * 256 / batch_size
         recipe |= {"optimizer": "adamw", "learning_rate": rate, "head_lr_scale": _HEAD_SCALES.get(first.name, 1.0)}
-    elif kind == "regression":  # rates of SGD suit losses of classes
-        training = ClassificationConfig.for_method(parsed, label_kind=kind).training
-        recipe |= {"optimizer": training.optimizer, "learning_rate": training.learning_rate}
+    elif kind == "regression" and parsed.optimizer == "sgd":  # whose rates suit losses of classes
+        usual = ClassificationConfig.for_method(parsed, label_kind=kind).training
+        recipe |= {"optimizer": usual.optimizer, "learning_rate": usual.learning_rate * usual.batch_size / batch_size}
     return Candidate(str(parsed), recipe)
 
 
@@ -231,6 +233,19 @@ def epochs_that_fit(seconds: float, images: int, batch_size: int, step: float) -
     """
     epochs = min(full_epochs(images, batch_size), int(seconds / max(1e-9, images * step)))
     return epochs if epochs >= least_epochs(images, batch_size) else 0
+
+
+def probe_seconds(epochs: int, images: int) -> float:
+    """Return the time of the linear probe that a head starts from, on features that are known.
+
+    Args:
+        epochs: Number of its epochs.
+        images: Number of training images.
+
+    Returns:
+        The seconds, at least those of 100,000 visits of images.
+    """
+    return _PROBE_SECONDS * max(1.0, epochs * images / _PROBE_VISITS)
 
 
 def least_epochs(images: int, batch_size: int) -> int:

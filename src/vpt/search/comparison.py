@@ -85,7 +85,9 @@ class Comparison:
     def gain_in_errors(self) -> float:
         """Gain in standard errors: (c - b) / sqrt(b + c), or by the bootstrap."""
         if self.groups is not None or self.wins is None or self.losses is None:
-            return self.gain / max(self.error, 1e-12)
+            if self.gain and not self.error:
+                return math.copysign(math.inf, self.gain)
+            return self.gain / (self.error or 1.0)
         return (self.wins - self.losses) / math.sqrt(max(1, self.wins + self.losses))
 
     @property

@@ -11,7 +11,7 @@ import torch
 
 from vpt.core import environment
 from vpt.core.io import write_atomic
-from vpt.core.text import describe_status, format_duration
+from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset
 from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model.label_kinds import Regression
@@ -25,6 +25,7 @@ from vpt.search.trials import Deadline, OutOfTimeError, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
 from vpt.tasks.evaluation import OUT_OF_FOLD, Evaluation, make_evaluation
+from vpt.tasks.search_rows import describe_status
 from vpt.training import CallbackList
 from vpt.training.job import RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command

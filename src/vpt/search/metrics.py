@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from vpt.core.metrics import PLAIN_METRICS
 from vpt.tasks.classification.labels.multi_label import AveragePrecision
 from vpt.tasks.classification.metrics import METRICS
-from vpt.training.evaluation import nan_mean
+from vpt.training.evaluation import divide_or_nan, make_rates, nan_mean
 
 Statistic = Callable[[NDArray[np.int64] | None], float]
+
+_ROUNDING = 1e-12  # of the largest number: the most by which a mean of equal ones is off
 
 
 def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> Statistic:
@@ -34,6 +36,7 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
         average_precision = AveragePrecision(labels, outputs)
         return lambda weights: float(np.nan_to_num(nan_mean(average_precision(ones if weights is None else weights))))
     truth, errors = labels.astype(np.float64), outputs[:, 0] - labels
+    rounding = _ROUNDING * np.abs(truth).max(initial=0)
 
     def of_numbers(weights: NDArray[np.int64] | None) -> float:
         given = ones if weights is None else weights
@@ -41,7 +44,7 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
             return float(given @ np.abs(errors) / given.sum())
         deviations = truth - given @ truth / given.sum()
         squares = float(given @ deviations**2)
-        if squares < 1e-12:  # R² of equal numbers is not defined
+        if squares <= given.sum() * rounding**2:  # R² of equal numbers is not defined
             return float(not errors.any()) if weights is None else float("nan")
         return float(1 - (given @ errors**2) / squares)
 
@@ -75,9 +78,9 @@ def score(
         np.bincount(rows, counts, num_classes)
         for rows, counts in ((labels, given * hits), (labels, given), (predicted, given))
     )
-    values = right / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * right / np.maximum(1, true + found)
-    counts = true > 0 if metric == "balanced_accuracy" else true + found > 0
-    return float((values * counts).sum() / max(1, counts.sum()))
+    is_recall = metric == "balanced_accuracy"
+    values = divide_or_nan(right, true) if is_recall else make_rates(right, true, found)["f1"]
+    return float(np.nan_to_num(nan_mean(values)))
 
 
 def describe_value(metric: str, value: float) -> str:
@@ -98,8 +101,3 @@ def describe_gain(metric: str, gain: float) -> str:
     if metric in PLAIN_METRICS:
         return f"{gain:.3g} of {METRICS[metric].label}"
     return f"{100 * gain:.1f} points" + ("" if metric == "top1" else f" of {METRICS[metric].label}")
-
-
-def describe_signed(metric: str, gain: float) -> str:
-    """Return a difference of a metric with its sign, such as "+2.3", which are points, or "+0.02"."""
-    return f"{gain:+.3g}" if metric in PLAIN_METRICS else f"{100 * gain:+.1f}"

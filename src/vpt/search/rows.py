@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from vpt.core.text import describe_status
+from vpt.core.metrics import describe_signed
 from vpt.search.comparison import Comparison
-from vpt.search.metrics import describe_signed, describe_value
+from vpt.search.metrics import describe_value
 from vpt.search.status import Status
+from vpt.tasks.search_rows import describe_status
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from vpt.backbones import load_backbone
 from vpt.core.array_file import read_array, write_array
 from vpt.core.text import file_stem, format_bytes, format_duration, pluralize
-from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
+from vpt.errors import SpecError, TrainingError, UnsupportedError
 from vpt.search.candidates import (
-    PROBE_SECONDS,
     RATE_FACTORS,
     Candidate,
     epochs_that_fit,
@@ -22,6 +20,7 @@ from vpt.search.candidates import (
     is_too_large,
     least_epochs,
     list_candidates,
+    probe_seconds,
 )
 from vpt.search.comparison import Comparison, compare
 from vpt.search.context import SearchContext
@@ -29,7 +28,7 @@ from vpt.search.data import Pool
 from vpt.search.metrics import make_statistic
 from vpt.search.probe import Features, held_out_outputs
 from vpt.search.rows import best_row, describe_row, row_to_refit
-from vpt.search.status import KILLED, OUT_OF_MEMORY, SLOWER_THAN_PLANNED, Status, end
+from vpt.search.status import KILLED, SLOWER_THAN_PLANNED, Status, end, or_out_of_memory
 from vpt.search.trials import (
     Deadline,
     Fold,
@@ -39,7 +38,7 @@ from vpt.search.trials import (
     measure_step,
     run_trial,
 )
-from vpt.tasks.classification.config import SMALL_BATCH
+from vpt.tasks.classification.config import SMALL_BATCH, ClassificationConfig
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
@@ -47,6 +46,7 @@ from vpt.training.ridge import log_loss
 _ONE_OF_EACH = "each half has one image of each class, which is too few to learn from"
 _ONE_GROUP = "the images are one group, of which none can be left out"
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
+_WORTH_OTHER_RATES = -1.0  # gain in standard errors against the probe from which on other rates may win
 _HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
 _PASSES_OF_RIDGE = 2  # over the training images: trained and frozen features
 _END_SHARE = 0.02  # of the budget, for files and pictures
@@ -80,6 +80,11 @@ class Selection(SearchContext):
         return halves(self.pool, self.features.groups, int(self.pool.data.config.training.seed))
 
     @property
+    def _can_halve(self) -> bool:
+        """True unless the images are a single group."""
+        return all(len(half.rows) for half in self.halves)
+
+    @property
     def end_seconds(self) -> float:
         """Seconds that the end takes: two models score the test images, and files are written."""
         tests = self.pool.data.images.get("test", 0)
@@ -97,7 +102,12 @@ class Selection(SearchContext):
             A row for each candidate, as JSON values.
         """
         rows: list[dict[str, Any]] = []
-        request, classes = self.request, len(self.pool.data.classes)
+        request, classes, held_out = self.request, len(self.pool.data.classes), self.pool.held_out
+        if held_out is not None and not self.pool.takes_all and len(held_out) < _ENOUGH_HELD_OUT and self._can_halve:
+            self.callback.on_note(
+                f"{pluralize(len(held_out), 'image')} of val take no part: {_ENOUGH_HELD_OUT} or more can tell models "
+                "apart, and with a sample of the images or random crops, images of val do not train"
+            )
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
         kind, micro_batches = self.pool.data.labels.kind.name, request.options.get("grad_accum_steps") or 1
         given: dict[str, Any] = {
@@ -109,7 +119,8 @@ class Selection(SearchContext):
             rows.append(self._try(candidate, rows))
             if len(rows) == 1 and self._needs_other_start(rows[0]):
                 rows.append(self._try(candidate.from_probe(len(self.pool.examples)), rows))
-        if best := best_row(rows):
+        best = best_row(rows)
+        if best is not None and Comparison(**best["comparison"]).gain_in_errors >= _WORTH_OTHER_RATES:
             for factor in RATE_FACTORS:
                 rows.append(self._try(self.candidate(best).with_factor(factor), rows))
         return rows
@@ -130,7 +141,7 @@ class Selection(SearchContext):
     def _try(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
         plan: dict[str, Any] = self.decisions.decide_or_give_up(
             f"plan {candidate.name}",
-            lambda: _in_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0}),
+            lambda: or_out_of_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0}),
             {"epochs": 0, **KILLED},
         )
         start = {"start": candidate.start} if candidate.start else {}
@@ -143,7 +154,7 @@ class Selection(SearchContext):
             folds = "two halves" if plan["folds"] == 2 else "train"
             self.callback.on_note(f"{candidate.name}: {pluralize(plan['epochs'], 'epoch')} on {folds}")
         row = self.decisions.decide_or_give_up(
-            trial, lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known), {**known, **KILLED}
+            trial, lambda: or_out_of_memory(lambda: self._carry_out(candidate, known, rows), known), {**known, **KILLED}
         )
         self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
         return row
@@ -154,7 +165,7 @@ class Selection(SearchContext):
             size = f"its file has {format_bytes(candidate.size)}"
             return {"epochs": 0, **end(Status.SKIPPED, f"{size}, above --max-size {self.request.max_size:g}")}
         try:
-            return self._plan(candidate, row_to_refit(rows))
+            return self._plan(candidate, rows)
         except (SpecError, UnsupportedError) as error:
             if self.request.method is not None:
                 raise
@@ -162,22 +173,25 @@ class Selection(SearchContext):
         except TrainingError as error:  # in the steps that are measured
             return {"epochs": 0, **end(Status.DIVERGED, str(error))}
 
-    def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
+    def _plan(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the folds and the length of a trial, or the reason why it is not begun.
 
-        `best` is the row that is to be trained on all images so far. Without one, other lengths may do better.
+        Both are those of the row that is to be trained on all images so far. Without one, other lengths may do better.
         """
-        pool, probe_job = self.pool, self.job(candidate, 1, "train")
-        batch, forward = probe_job.config.training.batch_size, pool.costs.forward
+        pool, best, short_job = self.pool, row_to_refit(rows), self.job(candidate, 1, "train")
+        config, forward = short_job.config, pool.costs.forward
+        assert isinstance(config, ClassificationConfig)
+        batch = config.training.batch_size
         least = 4 * batch * pool.costs.step if best is None else best["refit"]
         if self.budget.remaining - self.end_seconds < least:
             return {"epochs": 0, **end(Status.NO_TIME, "nothing is left")}
-        step = measure_step(pool, probe_job, self.budget, self.callback)
+        steps = [row["step"] for row in rows if row["method"] == candidate.method and "step" in row]  # at other rates
+        step = steps[0] if steps else measure_step(pool, short_job, self.budget, self.callback)
         left, count, num_train = self.budget.remaining - self.end_seconds, len(pool.examples), pool.num_train
         held_out = 0 if pool.held_out is None else len(pool.held_out)
         short = left < 2 * full_epochs(count, batch) * count * step
         one_fold = held_out >= _ENOUGH_HELD_OUT and (short or not pool.takes_all)
-        can_halve = all(len(half.rows) for half in self.halves)
+        can_halve = self._can_halve
         folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
         if folds == 2 and not can_halve:
             return {"epochs": 0, "step": step, **end(Status.SKIPPED, _ONE_GROUP)}
@@ -186,7 +200,7 @@ class Selection(SearchContext):
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
-        joining += trained * forward + PROBE_SECONDS if candidate.start else 0.0
+        joining += trained * forward + probe_seconds(config.probe_epochs, trained) if config.probe_epochs else 0.0
         beside = predicted * forward + 2 * joining  # the second one for the final model
         seconds = (left - beside) / folds  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
@@ -287,13 +301,3 @@ class Selection(SearchContext):
             **row, "status": Status.TRIED.value, "score": value, "log_loss": log_loss(outputs, labels),
             "images": len(labels), "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start,
         }  # fmt: skip
-
-
-def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:
-    """Return a row, or what else is known of it where memory runs out: the other candidates go on."""
-    try:
-        return carry_out()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return {**otherwise, **OUT_OF_MEMORY}

@@ -132,7 +132,7 @@ def select(examples: Examples, rows: NDArray[np.int64]) -> Examples:
 
 
 def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> float:
-    """Return the seconds that a training step takes for an image, by the second of two steps.
+    """Return the seconds that a training step takes for an image, by the steps after the first one.
 
     Args:
         pool: The images.
@@ -144,7 +144,7 @@ def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> fl
         The seconds.
     """
     batch, timer = job.config.training.batch_size, StepTimer(budget)
-    rows = np.resize(np.arange(len(pool.examples)), 2 * batch)
+    rows = np.resize(np.arange(len(pool.examples)), max(3, 2 * batch))  # two batches of one image may become one
     options = replace(job.options, ridge=None)  # type: ignore[call-arg]
     short = replace(
         job, config=job.config.replace(epochs=1, warmup_epochs=0, probe_epochs=0), head=None, options=options

@@ -14,19 +14,18 @@ from vpt.methods.init_inputs import AttentionMeans
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, iter_batches
 
+_MAX_IMAGES = 256  # drawn at random, that the means are of
+_BATCH_SIZE = 64
+
 
 @torch.no_grad()
-def collect_attention_means(
-    model: TunedModel, examples: Examples, *, max_images: int = 256, seed: int = 0, batch_size: int = 64
-) -> dict[int, AttentionMeans]:
+def collect_attention_means(model: TunedModel, examples: Examples, *, seed: int = 0) -> dict[int, AttentionMeans]:
     """Return the means at the attention of each block of a plain transformer.
 
     Args:
         model: The model at its random start.
         examples: The training images.
-        max_images: Largest number of images, drawn at random, that the means are of. Default: 256.
-        seed: Seed of the draw. Default: 0.
-        batch_size: Images per forward pass. Default: 64.
+        seed: Seed of the draw of at most 256 images. Default: 0.
 
     Returns:
         Index of a block -> its means in float32, on the model's device.
@@ -52,9 +51,9 @@ def collect_attention_means(
     def read_output(index: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         add("outputs", index, inputs[0])
 
-    images = np.sort(np.random.default_rng((seed, len(examples))).permutation(len(examples))[:max_images])
+    images = np.sort(np.random.default_rng((seed, len(examples))).permutation(len(examples))[:_MAX_IMAGES])
     dataset = DeviceDataset.for_model(model, examples)
-    batches = list(iter_batches(images, batch_size))
+    batches = list(iter_batches(images, _BATCH_SIZE))
     dataset.plan(batches)
     with ExitStack() as hooks:
         for index, (path, attention) in enumerate(zip(layout.blocks, attentions, strict=True)):

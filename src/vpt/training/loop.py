@@ -102,7 +102,7 @@ def fit(
         The metrics of each epoch.
 
     Raises:
-        TrainingError: The loss, or that on val, is NaN or infinite.
+        TrainingError: The loss is NaN or infinite: that of a step or on val, or on the last batch after the last step.
         SpecError: Batches of one image cannot train the batch normalization of the model, or validation images are
             missing that decide which weights are kept, or `layer_decay` or `block_rates` has no meaning for the method.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
@@ -180,9 +180,11 @@ def fit(
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
         with kept.applied():
             val_loss, scores = (config.validates_after(epoch) and objective.validate()) or (None, {})
-        if val_loss is not None and not math.isfinite(val_loss):  # the last step may have destroyed the weights
-            last = steps_per_epoch - 1
-            raise divergence_error(val_loss, epoch, last, steps_per_epoch, lr, training, name="loss on val")
+            name, end_loss = "loss on val", val_loss
+            if val_loss is None and epoch + 1 == config.num_epochs:
+                name, end_loss = "loss on the last batch", _loss_without_step(model, objective, micro_batches[-1], rng)
+        if end_loss is not None and not math.isfinite(end_loss):  # the last step may have destroyed the weights
+            raise divergence_error(end_loss, epoch, steps_per_epoch - 1, steps_per_epoch, lr, training, name=name)
         seconds, val_metric = time.perf_counter() - start_time, next(iter(scores.values()), None)
         metrics = {f"train_{objective.metric}": train_metric, **{f"val_{name}": x for name, x in scores.items()}}
         history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds, metrics))
@@ -242,6 +244,16 @@ def _backward(
         loss_sum += loss.item()
         metric_sum += metric
     return loss_sum, metric_sum
+
+
+@torch.no_grad()
+def _loss_without_step(
+    model: TunedModel, objective: Objective, micro_batches: Sequence[NDArray[np.int64]], rng: np.random.Generator
+) -> float:
+    """Return the sum of the losses of every process's last micro-batch, with the weights as they are."""
+    model.eval()  # which leaves running statistics alone
+    losses = (objective.loss(micro_batch, rng)[0].item() for micro_batch in micro_batches[-1:])
+    return distributed.all_reduce_sum(sum(losses))
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

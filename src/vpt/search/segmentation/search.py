@@ -13,9 +13,9 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
-from vpt.core.text import describe_status, file_stem, format_duration
+from vpt.core.text import file_stem, format_duration
 from vpt.data.decoding.arrays import MEMORY_LIMIT
-from vpt.errors import TrainingError, is_out_of_memory
+from vpt.errors import TrainingError
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
@@ -31,10 +31,11 @@ from vpt.search.segmentation.costs import (
     seconds_of_tests,
 )
 from vpt.search.segmentation.ranking import choose_backbone_of_masks, choose_image_size
-from vpt.search.status import KILLED, OUT_OF_MEMORY, SLOWER_THAN_PLANNED, Status, end
+from vpt.search.status import KILLED, SLOWER_THAN_PLANNED, Status, end, or_out_of_memory
 from vpt.search.trials import Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
+from vpt.tasks.search_rows import describe_status
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
 from vpt.tasks.segmentation.prediction import sum_scores
 from vpt.tasks.segmentation.task import SegmentationData
@@ -113,16 +114,11 @@ def _candidate(search: MaskSearch, row: dict[str, Any]) -> Candidate:
 
 
 def _try(search: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
-    """Return the row of a candidate. One that does not fit into memory leaves the others to be tried."""
+    """Return the row of a candidate."""
     row = _row(search, candidate, iterations)
     if not iterations and "lda" not in row:
         return {**row, **TOO_FEW}
-    try:
-        return _carry_out(search, candidate, row)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return {**row, **OUT_OF_MEMORY}
+    return or_out_of_memory(partial(_carry_out, search, candidate, row), row)
 
 
 def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) -> dict[str, Any]:
@@ -137,20 +133,20 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
     try:
         checkpoint = folder / f"{name}.safetensors"
         model, _ = train_model(job, search.training_data(job), CallbackList(receivers), search.device, checkpoint)
+        if is_alone:  # from here on there is a model to use
+            tuned_file.save(model, job.out, split_options=marked_splits(job, search.data), save_dtype=job.save_dtype)
+            write_job(job, search.data.digest())
+        scores = search.score(model, search.data.dataset, "val") if "val" in search.data.images else None
     except OutOfTimeError:
         return {**row, **SLOWER_THAN_PLANNED, "seconds": search.budget.elapsed - start}
     except TrainingError as error:
         return {**row, **end(Status.DIVERGED, str(error)), "seconds": search.budget.elapsed - start}
     row |= {"status": Status.TRIED.value, "name": name}
-    if is_alone:  # from here on there is a model to use
-        tuned_file.save(model, job.out, split_options=marked_splits(job, search.data), save_dtype=job.save_dtype)
-        write_job(job, search.data.digest())
     saved = f"; saved to {job.out}" if is_alone else ""
     named = f"the probe, {row['head']}" if "lda" in row else candidate.name
-    if "val" not in search.data.images:
+    if scores is None:
         search.callback.on_note(f"{named}: {'solved for' if 'lda' in row else 'trained'}{saved}")
         return {**row, "seconds": search.budget.elapsed - start}
-    scores = search.score(model, search.data.dataset, "val")
     write_array(folder / f"{name}-pixels.npy", count_pixels(scores))
     total = sum_scores(scores, model.num_classes)
     score = f"{100 * total.mean_per_class:.1f} % mean IoU on val, {len(scores)} images"
