@@ -264,7 +264,7 @@ def answer_class(run: Any, path: Path, model: TunedModel, pixels: bool) -> int:
     if pixels:
         inputs = {"pixels": np.asarray(image).transpose(2, 0, 1)[None]}
     else:
-        inputs = {"images": to_input(image, model.layout.preprocessing.to_dict())[None]}
+        inputs = {"images": to_input(image, model.layout.preprocessing)[None]}
     return int(run(inputs)[0].argmax())
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vpt.backbones import Backbone as Backbone
     from vpt.backbones import list_backbones as list_backbones
     from vpt.backbones import load_backbone as load_backbone
+    from vpt.core.prediction import Prediction as Prediction
     from vpt.errors import BackboneError as BackboneError
     from vpt.errors import DataError as DataError
     from vpt.errors import ExitCode as ExitCode
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from vpt.model.tuned_model import TunedModel as TunedModel
     from vpt.tasks.classification.prediction_file import PredictionFile as PredictionFile
     from vpt.tasks.evaluation import Evaluation as Evaluation
-    from vpt.tasks.prediction import Prediction as Prediction
     from vpt.training import Callback as Callback
     from vpt.training.job import RunResult as RunResult
 
@@ -84,7 +84,7 @@ _MODULES = {
     "vpt.model.load": "load",
     "vpt.model.tuned_file": "save",
     "vpt.tasks.evaluation": "Evaluation",
-    "vpt.tasks.prediction": "Prediction",
+    "vpt.core.prediction": "Prediction",
     "vpt.training": "Callback",
     "vpt.training.job": "RunResult",
     "vpt.analysis.attention_maps": "Explanation",

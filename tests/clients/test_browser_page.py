@@ -138,9 +138,9 @@ def test_dropped_image_gets_the_logits_of_the_runtime_for_each_task(
 
 
 def prepared(image: Path, task: Any) -> Any:
-    from vpt.runtime.pixels import read_image, to_input
+    from vpt.runtime.pixels import read_input
 
-    return to_input(read_image(image), task.metadata["preprocessing"])[None]
+    return read_input(image, task.preprocessing)[None]
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,8 @@ def test_wrong_arguments_and_outputs_that_are_no_numbers_are_refused(photo: Path
             model.predict([photo], **options)
     assert len(model.predict([photo], top=np.int64(1))[0].top) == 1
     for path, message in (
-        (tmp_path, "is a folder, not a JPEG or PNG file"),
-        ("x" * 300, "cannot be opened"),
+        (tmp_path, "cannot be used: a folder"),
+        ("x" * 300, "cannot be used: File name too long"),
         (None, "is a NoneType"),
     ):
         with pytest.raises(DataError, match=message):

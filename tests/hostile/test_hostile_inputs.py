@@ -208,7 +208,7 @@ def test_hostile_archives_are_refused(tuned: Path, tmp_path: Path) -> None:
             ),
             "evaluate": lambda path=path: vpt.evaluate(tuned, path),
             "tune": lambda path=path: vpt.tune(path, tmp_path / f"{path.stem}.safetensors", **RUN),
-            "vpt data check": command("data", "check", path.stem + ".tar", "--in", tmp_path),
+            "vpt data check": command("data", "check", path.stem + ".tar", "--data", tmp_path),
         }
         found += raw_errors(name, take_turns(entries, count))
     cut = [dataset.train.labels.tolist() for name, dataset in read if name.startswith("cut to ")]
@@ -255,7 +255,7 @@ def test_hostile_lists_are_refused(tuned: Path, tmp_path: Path) -> None:
         entries = {
             "load_dataset": lambda root=root: load_dataset(root, val_fraction=0, test_fraction=0),
             "evaluate": lambda root=root: vpt.evaluate(tuned, root),
-            "vpt data check": command("data", "check", root.name, "--in", tmp_path),
+            "vpt data check": command("data", "check", root.name, "--data", tmp_path),
         }
         if file != "train.txt":
             entries["predict"] = lambda root=root, file=file: vpt.predict(tuned, root / file)

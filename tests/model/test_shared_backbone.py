@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.utils import ModelEmaV3
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import vpt
 from helpers.families import images, model_of
@@ -94,6 +97,57 @@ def test_training_of_the_trainable_parameters_is_no_change(backbone: Backbone, t
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(save(model, tmp_path / "a.safetensors"), backbone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_save_of_a_deep_copy_whose_frozen_weights_have_other_values_warns(
+    backbone: Backbone, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = copy.deepcopy(attach(backbone, "vpt(length=2) + norm", 2)).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(model, tmp_path / "a.safetensors")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    assert not backbone.changed_weights()
+    with pytest.warns(UserWarning, match=r"has \d+ frozen weights \(.*\) with other values than its backbone vit_base"):
+        save(model, tmp_path / "b.safetensors")
+
+
+def multiply_and_add(average: torch.nn.Module, model: torch.nn.Module) -> None:
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.mul_(0.9).add_(weight, alpha=0.1)
+
+
+@pytest.mark.parametrize("method", ["vpt(length=2)", "bias", "full"])
+@pytest.mark.parametrize("kind", ["by hand", "torch", "timm"])
+def test_moving_average_of_a_model_leaves_the_backbone_and_saves_without_a_warning(
+    backbone: Backbone, tmp_path: Path, method: str, kind: str
+) -> None:
+    weights = copy.deepcopy(backbone.module.state_dict())
+    model = attach(backbone, method, 2)
+    if kind == "torch":
+        average: Any = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        update = average.update_parameters
+    elif kind == "timm":
+        average = ModelEmaV3(model, decay=0.9)
+        update = average.update
+    else:
+        average = copy.deepcopy(model)
+        update = partial(multiply_and_add, average)
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.add_(1)
+        update(model)
+        for weight in model.trainable_parameters():
+            weight.add_(1)
+        update(model)
+        assert not torch.equal(average.eval()(images()), model.eval()(images()))
+    assert all(torch.equal(weight, weights[name]) for name, weight in backbone.module.state_dict().items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(average, tmp_path / "a.safetensors")
 
 
 def test_backbone_that_is_moved_and_cast_is_no_change() -> None:

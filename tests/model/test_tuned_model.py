@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from helpers.families import TINY, backbone_of, images
 from vpt import TunedModel, attach, load_backbone
 from vpt.errors import DataError
+from vpt.model.ensemble import Ensemble
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -67,6 +68,21 @@ def test_step_with_activation_checkpointing_leaves_no_graph_and_a_model_to_copy(
     gc.collect()
     assert outputs and not [output for output in outputs if output() is not None]
     copy.deepcopy(model)
+
+
+def test_model_that_keeps_biases_with_their_graph_in_eval_mode_is_copied() -> None:
+    backbone = load_backbone(timm.create_model("levit_128s", pretrained=False))
+    model, other = (attach(backbone, "full", 3).eval() for _ in range(2))
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    for each in (model, other):
+        expected = each(pixels).detach()  # with gradients on
+    copied = copy.deepcopy(other)
+    for same in (copied, other.plain()):
+        torch.testing.assert_close(same(pixels).detach(), expected)
+    copied(pixels).sum().backward()
+    biases = [weight for name, weight in copied.named_parameters() if name.endswith("attention_biases")]
+    assert biases and all(weight.grad is not None for weight in biases)
+    assert Ensemble([model, other])(pixels).isfinite().all()
 
 
 def test_activation_checkpointing_of_a_model_leaves_the_backbone_unchanged() -> None:

@@ -8,23 +8,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import vpt
 from helpers.families import backbone_of
 from vpt import TunedModel, attach, predict
 from vpt.cli import main
-from vpt.core.text import format_number
 from vpt.data.images.files import open_rgb
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, ExitCode, SpecError, TunedFileError
 from vpt.export import export_backbone, export_task
 from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
-from vpt.runtime import ExportedModel, Prediction, SharedModel
-from vpt.runtime.pixels import read_image, resize
+from vpt.runtime import ExportedModel, SharedModel
+from vpt.runtime.pixels import read_input
+from vpt.runtime.predictions import to_prediction
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -54,14 +56,24 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-def test_pixels_equal_those_of_the_preprocessing(photos: list[Path], resize_mode: str, interpolation: str) -> None:
-    preprocessing = Preprocessing(size=32, resize=resize_mode, interpolation=interpolation)
+@pytest.mark.parametrize("options", [{}, {"resize": "crop"}, {"mean": (0.5,), "std": (0.2,)}])
+def test_input_is_that_of_the_library(photos: list[Path], options: dict[str, Any]) -> None:
+    preprocessing = Preprocessing(size=32, **options)
     for path in photos:
-        expected = preprocessing.resize_image(open_rgb(path)[0]).astype(int)
-        found = resize(read_image(path), preprocessing.to_dict()).astype(int)
-        assert np.abs(found - expected).max() <= 1, path
+        resized = torch.from_numpy(preprocessing.resize_image(open_rgb(path)[0]))
+        expected = preprocessing.normalize(resized[None])[0].numpy()
+        np.testing.assert_allclose(read_input(path, preprocessing), expected, rtol=0, atol=1e-5)
+
+
+def test_deep_images_are_scaled_as_in_training(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)).save(deep)
+    for limits in (None, (0.0, 1000.0)):
+        backbone = backbone_of("vit")
+        images = replace(backbone.preprocessing, value_range=limits)
+        model = attach(replace(backbone, preprocessing=images), "linear", 2).eval()
+        (found,) = ExportedModel(model.export(tmp_path / "model.onnx")).predict([deep])
+        assert found.top[0][1] == pytest.approx(predict(model, deep).probability, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +104,18 @@ def test_predictions_equal_those_of_the_library(
 
 
 def test_prediction_of_a_large_number_is_described_as_by_the_library() -> None:
-    assert Prediction(value=1_700_000_123.0).describe() == format_number(1_700_000_123.0) == "1700000123"
+    found = to_prediction("a.png", np.array([0.5]), None, {"name": "regression", "std": 2, "mean": 1_700_000_122}, 3)
+    assert found.describe() == "a.png: 1700000123"
+
+
+def test_prediction_is_the_class_of_the_library_and_names_its_image(tmp_path: Path, photos: list[Path]) -> None:
+    assert vpt.runtime.Prediction is vpt.Prediction
+    images = [photos[0], open_rgb(photos[1])[0]]
+    model = trained()
+    found = ExportedModel(model.export(tmp_path / "model.onnx")).predict(images, batch_size=1)
+    for prediction, expected in zip(found, predict(model, images), strict=True):
+        assert (prediction.image, prediction.label) == (expected.image, expected.label)
+        assert prediction.to_dict().keys() == expected.to_dict().keys()
 
 
 def test_shared_graph_predicts_images_of_two_tasks(tmp_path: Path, photos: list[Path]) -> None:
@@ -153,11 +176,11 @@ def test_predict_command_keeps_predictions_before_a_corrupt_image(tmp_path: Path
     out, err = capsys.readouterr()
     *predictions, last = map(json.loads, out.splitlines())
     assert ended.value.code == ExitCode.DATA and len(predictions) == 32 and last.keys() == {"error"}
-    assert "33.png is not an image" in err and "or leave it out with --skip-corrupt" in err
+    assert "33.png cannot be used: " in err and "or leave it out with --skip-corrupt" in err
     main([*given, "--skip-corrupt"])
     out, err = capsys.readouterr()
     assert [Path(json.loads(line)["image"]).stem for line in out.splitlines()] == [f"{k:02}" for k in range(33)]
-    assert f"note: left out: {inbox / '33.png'} is not an image" in err
+    assert f"note: left out: {inbox / '33.png'} cannot be used: " in err
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(graph), str(inbox / "33.png"), "--skip-corrupt"])
     assert ended.value.code == ExitCode.DATA and "1 of 1 image cannot be used" in capsys.readouterr().err
@@ -177,7 +200,7 @@ def test_stream_reads_images_when_their_batch_is_due(tmp_path: Path, photos: lis
     assert next(predictions)[0] == photos[0] and read == [bad, *photos[:2]]
     assert [path for path, _ in predictions] == photos[1:] and len(left_out) == 1
     assert [prediction for _, prediction in model.stream(photos)] == model.predict(photos)
-    with pytest.raises(DataError, match=r"bad\.png is not an image"):
+    with pytest.raises(DataError, match=r"bad\.png cannot be used: "):
         list(model.stream([bad]))
 
 
@@ -203,13 +226,12 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, photos: list[Path]) ->
             ExportedModel(path)
     with pytest.raises(TunedFileError, match="graph of one task"):
         SharedModel(graph)
-    with pytest.raises(DataError, match="not an image that Pillow reads"):
+    with pytest.raises(DataError, match="cannot be used: not an image of a known format"):
         ExportedModel(graph).predict([tmp_path / "task.safetensors"])
-    deep = tmp_path / "deep.png"
-    Image.fromarray(np.full((20, 20), 4000, np.uint16)).save(deep)
-    with pytest.raises(DataError, match="more than 8 bits per channel"):
-        ExportedModel(graph).predict([deep])
-    for single in (str(deep), deep):
+    Image.new("RGB", (4, 4)).save(tmp_path / "tiny.png")
+    with pytest.raises(DataError, match=r"tiny\.png cannot be used: only 4 x 4 px; each side needs 8; replace it"):
+        ExportedModel(graph).predict([tmp_path / "tiny.png"])
+    for single in (str(photos[0]), photos[0]):
         with pytest.raises(SpecError, match="images is one image; give a list of them"):
             ExportedModel(graph).predict(single)
 

@@ -23,6 +23,7 @@ from vpt.data.loading import load_dataset
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.report import Report, check_command, next_steps, write_report
+from vpt.tasks.search_rows import search_table
 from vpt.training import Scores
 from vpt.training.calibration import confidence_bins
 from vpt.training.verdicts import Verdict
@@ -125,13 +126,25 @@ def test_report_of_a_search_and_of_a_number_leaves_out_what_is_unknown(tmp_path:
     write_report(tmp_path / "report.html", report, numbers, TASKS["classification"])
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", text) == ["What to do next", "The search", "Made with"]
-    assert "the probe was &lt;kept&gt;" in text and "probe, multi_block(blocks=last4)" in text and "50.00 %" in text
+    assert "the probe was &lt;kept&gt;" in text and "probe: last4, cls+mean" in text and "<td>50.0</td>" in text
     assert "vpt(length=2), rate x 0.333" in text and "no time: needs 1 h" in text
     assert (
         '<p class="verdict">at chance: top-1 50.0 %</p>' in text
         and "Optimistic" in text
         and "R² −0.5" in text.replace("-", "−")
     )
+
+
+def test_report_of_a_search_has_the_rows_of_the_terminal(tmp_path: Path) -> None:
+    tried = {"method": "vpt", "status": "tried", "score": 0.5, "log_loss": 1.0, "seconds": 3.0, "images": 9}
+    rows = [{**tried, "method": "linear"}, {**tried, "factor": 3.0, "comparison": {"gain": 0.021}}]
+    search = {"metric": "miou", "candidates": rows, "summary": "prompts were kept", "optimistic": False}
+    scores = Evaluation("val", 9, {"miou": 0.5}, {}, np.zeros((0, 0), np.int64))
+    write_report(tmp_path / "report.html", Report("t", "", "", [], search=search), scores, TASKS["segmentation"])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<caption>images of val</caption>" in text and "out of fold" not in text
+    cells = ["vpt, rate x 3", "50.0", "1.00", "3 s", "+2.1 against the head alone on these 9 images"]
+    assert re.findall("<t[hd][^>]*>([^<]*)</t[hd]>", text)[-5:] == cells == list(search_table(search).rows[1])
 
 
 RISING = [{"epoch": n, "val_metric": 0.1 * n} for n in range(1, 5)]

@@ -40,6 +40,28 @@ class ForwardState(Generic[T]):
         return type(self), ()
 
 
+def empty_caches(root: nn.Module) -> dict[int, Any]:
+    """Return a memo with which a deep copy begins without what modules keep between passes with a graph.
+
+    In eval mode, LeViT and its like keep the biases of their attention. Where these train and gradients are on, they
+    are no leaves of a graph, which torch does not copy. Attributes that begin with "_", such as the parameters of a
+    module, are no caches.
+
+    Args:
+        root: The module that is copied.
+
+    Returns:
+        Identity of a cache -> an empty one.
+    """
+    attributes = (item for module in root.modules() for item in vars(module).items())
+    return {id(value): {} for name, value in attributes if not name.startswith("_") and _has_graph(value)}
+
+
+def _has_graph(value: object) -> bool:
+    values = value.values() if isinstance(value, dict) else ()
+    return any(isinstance(each, Tensor) and not each.is_leaf for each in values)
+
+
 class KeepInput(nn.Module):
     """Replacement of a norm, which keeps its input for a module that runs later in the same pass."""
 

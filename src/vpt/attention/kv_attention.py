@@ -94,22 +94,17 @@ class KVAttention(nn.Module):
         kv_prompts: Module that maps the normalized tokens of the block, (batch, tokens, d), to prompts of their dtype:
             (p, d), (batch, p, d), `GatedPrompts`, `KeyValues`, or `PromptGroups` of the batch. They may depend on the
             tokens. Default: none.
-        num_queries: Number of tokens, from the first, whose output is computed. Default: all.
         num_positionless: Number of tokens after the prefix that have no position in the image. Default: 0.
+
+    Attributes:
+        num_queries: Number of tokens, from the first, whose output is computed; None, as at first, for all.
     """
 
-    def __init__(
-        self,
-        attention: nn.Module,
-        *,
-        kv_prompts: nn.Module | None = None,
-        num_queries: int | None = None,
-        num_positionless: int = 0,
-    ) -> None:
+    def __init__(self, attention: nn.Module, *, kv_prompts: nn.Module | None = None, num_positionless: int = 0) -> None:
         super().__init__()
         self.attention = attention
         self.kv_prompts = kv_prompts
-        self.num_queries = num_queries
+        self.num_queries: int | None = None
         self.num_positionless = num_positionless
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:

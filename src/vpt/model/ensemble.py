@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from vpt.attention.forward_state import empty_caches
 from vpt.attention.kv_attention import KVAttention
 from vpt.errors import SpecError
 from vpt.model.batch_parts import BatchParts, PromptParts, learned_modules
@@ -107,7 +108,7 @@ def _copy_learned(model: TunedModel, template: TunedModel, learned: Any) -> _Lea
     trained = {id(tensor) for tensor in model.trainable_state_dict().values()}
     originals, theirs = model._original_modules, template._original_modules
     known = {id(module) for module in originals.values()}
-    memo: dict[int, Any] = {}  # identity of a module or tensor -> what stands for it in the copy
+    memo: dict[int, Any] = empty_caches(model)  # identity of a module or tensor -> what stands for it in the copy
     for path, module in originals.items():
         own, other = dict(_own_tensors(module)), dict(_own_tensors(theirs[path]))
         memo |= {id(tensor): other[name] for name, tensor in own.items() if id(tensor) not in trained and name in other}

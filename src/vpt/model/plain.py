@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.class_token_block import ClassTokenBlock
+from vpt.attention.forward_state import empty_caches
 from vpt.attention.joint_attention import GatedPrompts, KeyValues, keys_and_values
 from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention
@@ -125,7 +126,7 @@ def fold_constants(
     Returns:
         The copy, in eval mode. No weight requires a gradient.
     """
-    memo: dict[int, Any] = {}  # identity of a module -> what stands for it in the copy
+    memo: dict[int, Any] = empty_caches(network)  # identity -> what stands for it in the copy
     for path, wrapper in wrappers.items():
         merged_state: Any = getattr(wrapper, "merged_state", None)
         if merged_state is not None and not _standardizes(original_modules[path]):

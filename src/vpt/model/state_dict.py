@@ -74,6 +74,48 @@ def _accept_equal(backbone: Backbone, equal_states: list[bool], *_: Any) -> None
         backbone.accept_writes()
 
 
+def names_in_backbone(module: nn.Module, backbone: Backbone) -> dict[str, str]:
+    """Return the names of the tensors that a module shares with a backbone.
+
+    Args:
+        module: The module.
+        backbone: The backbone.
+
+    Returns:
+        Name in the module -> name in the backbone.
+    """
+    names = {_address(tensor): name for name, tensor in backbone.module.state_dict().items()}
+    state = module.state_dict().items()
+    return {path: names[_address(tensor)] for path, tensor in state if _address(tensor) in names}
+
+
+def unlike_backbone(module: nn.Module, backbone: Backbone, names: Mapping[str, str]) -> list[str]:
+    """Return the names of the frozen tensors whose values are no longer those of the backbone.
+
+    A deep copy has frozen tensors of its own, as a moving average writes to all of them. Its rounding is no change, nor
+    is that of a cast.
+
+    Args:
+        module: The module.
+        backbone: Its backbone.
+        names: Name in the module -> name in the backbone, as `names_in_backbone` returned them before.
+
+    Returns:
+        The names in the backbone.
+    """
+    own, theirs = module.state_dict(), backbone.module.state_dict()
+    pairs = ((name, own[path], theirs[name]) for path, name in names.items() if path in own)
+    return [name for name, one, other in pairs if _address(one) != _address(other) and not _is_close(one, other)]
+
+
+def _address(tensor: Tensor) -> tuple[int, torch.Size]:
+    return tensor.data_ptr(), tensor.shape
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one.float(), other.to(one.device).float(), rtol=1e-2, atol=1e-6)  # that of bf16, and fp16
+
+
 def _aliases(module: nn.Module) -> dict[str, str]:
     """Return each further name of a tensor -> its first name."""
     named = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))

@@ -7,9 +7,10 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
+from vpt.backbones.backbone import Backbone
 from vpt.methods.base import Method
 from vpt.model.injection import named_tensors
-from vpt.model.state_dict import check_shapes
+from vpt.model.state_dict import check_shapes, unlike_backbone
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Counts:
 class TrainableState(nn.Module):
     """Base of a tuned model that knows which of its tensors train."""
 
+    backbone: Backbone
     method: Method
     num_classes: int
     head: nn.Module
     added_modules: nn.ModuleDict
     _trainable_paths: dict[str, str]
+    _frozen_paths: dict[str, str]
 
     def auxiliary_heads(self) -> nn.ModuleList:
         """Return the heads that only training reads; empty unless the head is dense and has some."""
@@ -70,6 +73,10 @@ class TrainableState(nn.Module):
         self.method.check_values(self.added_modules)
         training = self.training
         self.train().train(training)  # what modules keep of their weights between passes in eval mode is forgotten
+
+    def unlike_backbone(self) -> list[str]:
+        """Return the names of the backbone's weights of which this model has a copy of its own with other values."""
+        return unlike_backbone(self, self.backbone, self._frozen_paths)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that train, for an optimizer."""

@@ -17,7 +17,7 @@ from vpt.core.environment import versions
 from vpt.core.hub import local_path
 from vpt.core.io import write_atomic
 from vpt.core.lock import lock_output
-from vpt.core.text import comma_list
+from vpt.core.text import comma_list, pluralize
 from vpt.errors import SpecError, TrainingError, TunedFileError, UnsupportedError, VptError
 from vpt.methods.registry import parse_method
 from vpt.model import header_v1
@@ -55,7 +55,8 @@ def save(
         license: License of the file, such as "CC-BY-4.0", for the header. Default: none.
 
     Returns:
-        The path. A UserWarning says if the backbone's own weights were written to since it was loaded.
+        The path. A UserWarning says if the backbone's own weights were written to since it was loaded, or if the
+        frozen weights of a deep copy, which are its own, have other values.
 
     Raises:
         StorageError: The file cannot be written, or another process has been writing it for ten seconds.
@@ -70,6 +71,13 @@ def save(
     changed = tuned.backbone.changed_weights()
     if changed:
         warnings.warn(tuned.backbone.describe_change(changed), stacklevel=2)
+    elif unlike := tuned.unlike_backbone():
+        warnings.warn(
+            f"this model has {pluralize(len(unlike), 'frozen weight')} ({comma_list(unlike, 3)}) with other values "
+            f"than its backbone {tuned.backbone.name}, and a tuned file holds no frozen weights, so that the model "
+            "that is loaded predicts something else; train and load_state_dict what `trainable_parameters()` returns",
+            stacklevel=2,
+        )
     tensors = {name: _to_save_dtype(tensor, save_dtype) for name, tensor in tuned.inference_state_dict().items()}
     broken = _not_finite(tensors)
     if broken:

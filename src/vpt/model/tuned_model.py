@@ -1,5 +1,6 @@
 """The tuned model: a shared frozen backbone, the trainable modules of a method, and a head."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor
+from vpt.attention.forward_state import empty_caches
 from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import DataError, SpecError, UnsupportedError
@@ -28,7 +30,7 @@ from vpt.model.label_kinds import LabelKind, SingleLabel
 from vpt.model.plain import match_dtype
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
-from vpt.model.state_dict import accept_equal_weights, use_one_name_per_tensor
+from vpt.model.state_dict import accept_equal_weights, names_in_backbone, use_one_name_per_tensor
 
 
 class TunedModel(HubModel):
@@ -107,10 +109,18 @@ class TunedModel(HubModel):
         self._trainable_paths = {name: path_by_id[id(tensor)] for name, tensor in trainable.items()}
         self._frozen_modules = tuple(name for name, module in self.named_modules() if id(module) in injected.frozen_ids)
         use_one_name_per_tensor(self)
+        self._frozen_paths = names_in_backbone(self, backbone)
         accept_equal_weights(self, backbone)
         self.eval()
         self.readout.verify(method, self.network, self.trunk, self.layout)
         check_all_called(injected, self.trunk, str(method), backbone)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Frozen tensors are copied, too: a moving average multiplies all of its own, and must not reach the backbone.
+        copied = type(self).__new__(type(self))
+        memo |= {id(self): copied, **empty_caches(self)}
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     @property
     def is_dense(self) -> bool:

@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from vpt.errors import TunedFileError
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import SpecError, TunedFileError
 
 _FORMAT = 1
-_MAX_SIZE = 8192  # px, as in the library
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _KIND_KEYS = {"single_label": {"temperature"}, "multi_label": {"thresholds"}, "regression": {"mean", "std"}}
 
 
@@ -46,20 +46,37 @@ def read_metadata(text: str, path: str | Path, *, is_model: bool, num_outputs: i
 
 
 def _check_preprocessing(values: Any) -> None:
+    """Check the types of JSON, and leave the rest to `Preprocessing`."""
     _require(isinstance(values, dict), "preprocessing", values, "an object")
-    size, fraction = values["size"], values["crop_fraction"]
-    _require(type(size) is int and 1 <= size <= _MAX_SIZE, "size", size, f"a whole number from 1 to {_MAX_SIZE:,}")
-    for name, known in (("resize", ("squash", "crop")), ("interpolation", _INTERPOLATIONS)):
-        _require(values[name] in known, name, values[name], f"one of {', '.join(known)}")
-    _require(_is_number(fraction) and 0 < fraction <= 1, "crop_fraction", fraction, "above 0 and at most 1")
-    if values["resize"] == "crop":  # the quotient may overflow
-        least = f"at least {size / _MAX_SIZE}, so that images are scaled to at most {_MAX_SIZE:,} px"
-        _require(size <= _MAX_SIZE * fraction, "crop_fraction", fraction, least)
+    names = {field.name for field in fields(Preprocessing)}
+    _require(values.keys() <= names, "preprocessing", values, f"of the keys {', '.join(sorted(names))} alone")
+    _require(type(values["size"]) is int, "size", values["size"], "a whole number")
+    _require(_is_number(values["crop_fraction"]), "crop_fraction", values["crop_fraction"], "a number")
+    for name in ("resize", "interpolation"):
+        _require(isinstance(values[name], str), name, values[name], "text")
     for name in ("mean", "std"):
         numbers = values[name]
         is_list = isinstance(numbers, list) and len(numbers) in (1, 3) and all(map(_is_number, numbers))
-        _require(is_list and (name == "mean" or min(numbers) > 0), name, numbers, "one or three numbers, std above 0")
-    _require(len(values["mean"]) == len(values["std"]), "std", values["std"], "as long as mean")
+        _require(is_list, name, numbers, "one or three numbers")
+    limits = values.get("value_range")
+    is_range = isinstance(limits, list) and len(limits) == 2 and all(map(_is_number, limits)) and limits[0] < limits[1]
+    _require(limits is None or is_range, "value_range", limits, "two numbers, the smaller first")
+    try:
+        read_preprocessing(values)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a graph or the file of a task records.
+
+    Args:
+        values: Field name to value, as `read_metadata` has checked them.
+
+    Returns:
+        The preprocessing.
+    """
+    return Preprocessing.from_dict({name: value for name, value in values.items() if value is not None})
 
 
 def _check_outputs(classes: Any, kind: Any, num_outputs: int | None) -> None:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.input_files import require_regular_file
+from vpt.core.prediction import Prediction
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, SpecError, TunedFileError, VptError
-from vpt.runtime.metadata import read_metadata
-from vpt.runtime.pixels import read_image, to_input
-from vpt.runtime.predictions import Prediction, to_prediction
-
-ImageSource = str | Path | Image.Image
+from vpt.runtime.metadata import read_metadata, read_preprocessing
+from vpt.runtime.pixels import ImageSource, name_of, read_input
+from vpt.runtime.predictions import to_prediction
 
 
 def open_session(path: str | Path, threads: int | None = None, *, source: str = "FILE") -> tuple[Any, str]:
@@ -106,6 +106,7 @@ class ExportedModel:
             raise TunedFileError(f"{path} segments images, which this small runtime does not; give the tuned file")
         num_outputs = shape[1] if isinstance(shape[1], int) else None
         self.metadata: dict[str, Any] = read_metadata(text, path, is_model=True, num_outputs=num_outputs)
+        self.preprocessing: Preprocessing = read_preprocessing(self.metadata["preprocessing"])
 
     def predict(self, images: Iterable[ImageSource], *, top: int = 3, batch_size: int = 32) -> list[Prediction]:
         """Classify images.
@@ -156,10 +157,10 @@ class ExportedModel:
     def _stream(
         self, images: Iterable[ImageSource], top: int, batch_size: int, on_corrupt: Callable[[DataError], None] | None
     ) -> Iterator[tuple[ImageSource, Prediction]]:
-        batch: list[tuple[ImageSource, NDArray[np.float32]]] = []
-        for image in images:
+        batch: list[tuple[ImageSource, str, NDArray[np.float32]]] = []
+        for index, image in enumerate(images):
             try:
-                batch.append((image, to_input(read_image(image), self.metadata["preprocessing"])))
+                batch.append((image, name_of(image, index), read_input(image, self.preprocessing)))
             except DataError as error:
                 if on_corrupt is None:
                     raise
@@ -171,8 +172,8 @@ class ExportedModel:
             yield from self._predict_batch(batch, top)
 
     def _predict_batch(
-        self, batch: list[tuple[ImageSource, NDArray[np.float32]]], top: int
+        self, batch: list[tuple[ImageSource, str, NDArray[np.float32]]], top: int
     ) -> Iterator[tuple[ImageSource, Prediction]]:
-        (logits,) = self._session.run(None, {"images": np.stack([pixels for _, pixels in batch])})
-        for (image, _), row in zip(batch, logits, strict=True):
-            yield image, to_prediction(row, self.metadata["classes"], self.metadata["label_kind"], top)
+        (logits,) = self._session.run(None, {"images": np.stack([pixels for _, _, pixels in batch])})
+        for (image, name, _), row in zip(batch, logits, strict=True):
+            yield image, to_prediction(name, row, self.metadata["classes"], self.metadata["label_kind"], top)

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from vpt.core.input_files import require_regular_file
+from vpt.core.prediction import Prediction
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import SpecError, TunedFileError
-from vpt.runtime.metadata import read_metadata
-from vpt.runtime.model import ImageSource, open_session, require_positive, require_several
-from vpt.runtime.pixels import read_image, to_input
-from vpt.runtime.predictions import Prediction, to_prediction
+from vpt.runtime.metadata import read_metadata, read_preprocessing
+from vpt.runtime.model import open_session, require_positive, require_several
+from vpt.runtime.pixels import ImageSource, name_of, read_input
+from vpt.runtime.predictions import to_prediction
 
 _MASKED = -1e4  # added to the score of a missing prompt
 
@@ -58,6 +60,7 @@ class Task:
         ]
         num_outputs = len(self.head[-1][1])
         self.metadata: dict[str, Any] = read_metadata(text, path, is_model=True, num_outputs=num_outputs)
+        self.preprocessing: Preprocessing = read_preprocessing(self.metadata["preprocessing"])
 
     def logits(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of an image.
@@ -163,9 +166,11 @@ class SharedModel:
         predictions = []
         for start in range(0, len(images), batch_size):
             part = list(zip(images[start : start + batch_size], tasks[start : start + batch_size], strict=True))
-            inputs = np.stack([to_input(read_image(image), task.metadata["preprocessing"]) for image, task in part])
-            for (_, task), logits in zip(part, self.logits(inputs, [task for _, task in part]), strict=True):
-                found = to_prediction(logits, task.metadata["classes"], task.metadata["label_kind"], top)
+            inputs = np.stack([read_input(image, task.preprocessing) for image, task in part])
+            every = self.logits(inputs, [task for _, task in part])
+            for index, ((image, task), logits) in enumerate(zip(part, every, strict=True), start):
+                name = name_of(image, index)
+                found = to_prediction(name, logits, task.metadata["classes"], task.metadata["label_kind"], top)
                 predictions.append(found)
         return predictions
 

@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from vpt.core.prediction import NONE_OF_THESE, class_probabilities
 from vpt.data.images.files import UnreadableImageError, encode_png
 from vpt.data.masks.class_colors import class_colors
 from vpt.errors import DataError, SpecError, VptError
 from vpt.model.tuned_file import Header
 from vpt.serving.predictions import ClassPrediction, Prediction
-from vpt.tasks.prediction import NONE_OF_THESE
 from vpt.tasks.registry import task_of_file
 from vpt.tasks.segmentation.drawing import draw_overlay, indexed_mask
 
@@ -103,10 +103,10 @@ def prediction_response(
         found = {
             "label": NONE_OF_THESE if prediction.rejected else None,
             "value": prediction.value,
-            "labels": prediction.labels and _to_dicts(prediction.labels),
+            "labels": prediction.labels and class_probabilities(prediction.labels),
         }
         known = {key: value for key, value in found.items() if value is not None}
-        top_classes = {} if prediction.value is not None else {"top": _to_dicts(prediction.top[:top])}
+        top_classes = {} if prediction.value is not None else {"top": class_probabilities(prediction.top[:top])}
         return json_response({"task": prediction.task, **known, **top_classes})
     palette = class_colors(classes, colors)
     return json_response(
@@ -120,10 +120,6 @@ def prediction_response(
             "overlay": _data_uri(draw_overlay(np.asarray(image), prediction.mask, classes, palette)),
         }
     )
-
-
-def _to_dicts(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"class": name, "probability": probability} for name, probability in pairs]
 
 
 def _data_uri(image: Image.Image) -> str:

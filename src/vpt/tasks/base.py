@@ -9,6 +9,7 @@ from torch import nn
 
 from vpt.backbones import Backbone
 from vpt.core import spec
+from vpt.core.prediction import Prediction
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
 from vpt.data.images.inputs import ImageInput
@@ -19,7 +20,6 @@ from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.evaluation import Evaluation
-from vpt.tasks.prediction import Prediction
 from vpt.tasks.prepared_data import PreparedData
 from vpt.training import Callback, TaskConfig
 from vpt.training.job import Job

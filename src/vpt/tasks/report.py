@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from vpt.core.io import write_atomic
 from vpt.core.metrics import format_metric
-from vpt.core.text import describe_status, describe_trial, format_duration, pluralize, printable
+from vpt.core.text import printable
 from vpt.data.tables.columns import TableColumns
 from vpt.plots import run_charts
 from vpt.plots.pages import data_uri, page_environment
 from vpt.tasks.base import Task
 from vpt.tasks.evaluation import Evaluation
+from vpt.tasks.search_rows import search_table
 from vpt.training.job import Job
 from vpt.training.run_directory import repeat_command
 from vpt.training.verdicts import Verdict
@@ -89,7 +90,7 @@ def write_report(path: Path, report: Report, evaluation: Evaluation, task: Task)
         matrix=_matrix(evaluation),
         pairs=_confused_pairs(evaluation),
         pictures=evaluation.pictures(),
-        tried=_tried(report.search),
+        tried=None if report.search is None else search_table(report.search),
         steps=next_steps(report, evaluation, task),
     )
     write_atomic(path, page.encode())
@@ -204,18 +205,3 @@ def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, str, float]]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_PAIRS]
     found = [divmod(int(index), len(counts)) for index in order]
     return [(names[i], names[j], 100 * wrong[i, j] / counts[i].sum()) for i, j in found if wrong[i, j]]
-
-
-def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
-    """Return the candidates of a search: name, score out of fold, time and state."""
-    rows = []
-    for row in () if search is None else search["candidates"]:
-        score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
-        head, has_masks = row.get("head", ""), bool(search and search["metric"] == "miou")
-        name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head if has_masks else "")
-        if "lda" in row or (head and not has_masks):
-            name = f"probe, {head}"
-        seconds = format_duration(row["seconds"]) if "seconds" in row else ""
-        images = f", {pluralize(row['images'], 'image')}" if "images" in row else ""
-        rows.append((name, score, seconds, f"{describe_status(row)}{images}"))
-    return rows

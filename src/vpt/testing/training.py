@@ -169,6 +169,10 @@ def check_deepcopy(case: Case) -> None:
         expect(not torch.equal(copied.penalty(), penalty), "the penalty of the copy is that of the original")  # type: ignore[arg-type]
     expect(not torch.equal(logits_of(copied, images), before), "the copy does not train")
     expect(torch.equal(logits_of(model, images), before), "training the copy changed the original")
+    with torch.no_grad():
+        for weight in copied.parameters():  # as a moving average does, also to frozen ones
+            weight.mul_(0.5)
+    expect(torch.equal(logits_of(model, images), before), "writing to the weights of the copy changed the original")
 
 
 @register

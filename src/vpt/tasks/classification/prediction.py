@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vpt.core.prediction import Prediction
 from vpt.data.dataset import Dataset, Split
 from vpt.data.decoding.arrays import DecodedImages, decode, decode_to_tempdir
 from vpt.data.images.inputs import ImageInput
@@ -20,7 +21,6 @@ from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.rejection import check_rejection
 from vpt.tasks.classification.streamed_logits import stream_logits
 from vpt.tasks.pictures import Picture, confident_mistakes
-from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, Examples, Scores, predict_logits, score_logits
 from vpt.training.streaming import choose_loading
 

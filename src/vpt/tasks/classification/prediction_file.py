@@ -19,6 +19,7 @@ from vpt.backbones.backbone import digest_tensors
 from vpt.core.damage import damage_named
 from vpt.core.io import describe_write_error
 from vpt.core.lock import lock_output
+from vpt.core.prediction import NONE_OF_THESE
 from vpt.core.table_file import check_table_path, write_table
 from vpt.data.dataset import Split
 from vpt.data.decoding.chunks import decode_chunk
@@ -27,7 +28,6 @@ from vpt.errors import DataError, SpecError, StorageError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.rejection import check_rejection
-from vpt.tasks.prediction import NONE_OF_THESE
 from vpt.training import Callback, DeviceDataset, Examples, predict_logits
 
 _CHUNK = 256  # images in memory at once

@@ -58,7 +58,7 @@ def check_penalty(penalty: Penalty) -> None:
     """
     is_number = isinstance(penalty, float | int) and not isinstance(penalty, bool)
     if penalty != "auto" and not (is_number and penalty > 0):
-        raise SpecError(f'ridge is {penalty!r}; it must be above 0, "auto", "none" or "default"')
+        raise SpecError(f'ridge is {penalty!r}; it must be a number above 0, "auto" or "none"')
 
 
 def gains_ridge_head(model: TunedModel) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
+from vpt.core.prediction import Prediction
 from vpt.data.dataset import Dataset
 from vpt.data.decoding.cache import decode_cached
 from vpt.data.decoding.value_checks import value_range_notes
@@ -45,7 +46,6 @@ from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.classification.rejection import check_rejection, measure_rejection
 from vpt.tasks.classification.ridge_head import trains_first, wide_model
 from vpt.tasks.evaluation import Evaluation, make_evaluation
-from vpt.tasks.prediction import Prediction
 from vpt.tasks.prepared_data import PreparedData
 from vpt.training import Callback, TaskConfig, distributed
 from vpt.training.job import Job

@@ -94,6 +94,12 @@ class ClassificationObjective:
         targets = self._targets(self.dataset.labels)
         return self.labels.make_loss(self.config, targets, self.model.num_classes)
 
+    @cached_property
+    def plain_criterion(self) -> Loss:
+        """The loss without weights of classes and label smoothing, which suit training, and not a score."""
+        config = self.config.replace(class_weights=None, label_smoothing=0.0)
+        return self.labels.make_loss(config, self._targets(self.dataset.labels), self.model.num_classes)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:  # noqa: D102
         training = self.config.training
         order = epoch_order(len(self.dataset), training.seed, epoch)
@@ -150,7 +156,7 @@ class ClassificationObjective:
             metrics[self.metric] = self.labels.train_metric(logits, targets) / len(targets)
         if self.config.loss in ("auto", self.labels.losses[0]):
             return scores.loss, metrics
-        return float(self.criterion(logits, targets)) / len(targets), metrics
+        return float(self.plain_criterion(logits, targets)) / len(targets), metrics
 
 
 def balanced_order(labels: Tensor, seed: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpt.core.io import write_atomic
+from vpt.core.prediction import Prediction
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.images.files import UnreadableImageError, capture_warnings, encode_png
 from vpt.data.images.inputs import ImageInput, read_image
@@ -23,7 +24,6 @@ from vpt.data.masks.schemes import IGNORE_INDEX
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.pictures import Picture
-from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.drawing import blend, draw_overlay, error_map, indexed_mask, is_drawing
 from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows, refuse_strip

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
+from vpt.core.prediction import Prediction
 from vpt.data.dataset import Dataset
 from vpt.data.images.files import capture_warnings
 from vpt.data.images.inputs import ImageInput
@@ -30,7 +31,6 @@ from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import Task
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture
-from vpt.tasks.prediction import Prediction
 from vpt.tasks.prepared_data import NUM_EXAMPLES, PreparedData
 from vpt.tasks.segmentation.config import SegmentationConfig, refuse_ineffective_weights
 from vpt.tasks.segmentation.discriminant import check_head, check_options, solve_head

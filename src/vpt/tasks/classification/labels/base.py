@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpt.core.prediction import Prediction
 from vpt.errors import SpecError
 from vpt.model.label_kinds import LabelKind
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.losses import Loss
 from vpt.tasks.classification.metrics import choose_metric
-from vpt.tasks.prediction import Prediction
 from vpt.training.evaluation import Scores
 
 Kind = TypeVar("Kind", bound=LabelKind)

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vpt.core.prediction import Prediction
 from vpt.model.label_kinds import MultiLabel
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask, rank_classes
 from vpt.tasks.classification.losses import Loss, binary_cross_entropy, binary_focal_loss, parse_class_weights
-from vpt.tasks.prediction import Prediction
 from vpt.training.bootstrap import bootstrap, rate_interval, resamples_for
 from vpt.training.evaluation import NO_CONFUSION, Scores, make_rates, nan_mean
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpt.core.prediction import Prediction
 from vpt.errors import DataError
 from vpt.model.label_kinds import Regression
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask
 from vpt.tasks.classification.losses import Loss, absolute_error, squared_error
-from vpt.tasks.prediction import Prediction
 from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.evaluation import NO_CONFUSION, Scores
 

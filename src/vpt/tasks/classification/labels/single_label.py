@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpt.core.prediction import Prediction
 from vpt.model.label_kinds import SingleLabel
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask, rank_classes
@@ -18,7 +19,6 @@ from vpt.tasks.classification.losses import (
     parse_class_weights,
     softmax_focal_loss,
 )
-from vpt.tasks.prediction import Prediction
 from vpt.training.evaluation import Scores, score_logits
 from vpt.training.temperature import fit_temperature
 
