@@ -97,14 +97,19 @@ def test_labels_of_no_kind_are_refused(labels: Any, message: str) -> None:
         dataset_from_memory({"train": (PIXELS, labels)})
 
 
-@pytest.mark.parametrize("labels", [np.arange(12)[:, None] % 2, [[k % 2] for k in range(12)], torch.eye(12)[:, :1]])
+@pytest.mark.parametrize("labels", [np.arange(12)[:, None] % 2, [[k % 2] for k in range(12)], torch.rand(12, 1)])
 def test_column_of_labels_is_one_label_for_each_image(labels: Any) -> None:
     found = dataset_from_memory({"train": (PIXELS, labels)}, label_kind=None)
     assert found.train.labels.shape == (12,) and found.label_kind != "multi_label"
-    several = dataset_from_memory({"train": (PIXELS, labels)}, label_kind="multi_label")
-    assert several.train.labels.shape == (12, 1)
     numbers = dataset_from_memory({"test": (PIXELS, labels)}, ["age"], label_kind="regression")
     assert numbers.label_kind == "regression" and numbers.test.labels.shape == (12,)
+
+
+@pytest.mark.parametrize("labels", [np.arange(12)[:, None] % 2, torch.eye(12)[:, :1]])
+def test_column_of_0_and_1_is_several_labels_where_asked_or_of_floats(labels: Any) -> None:
+    kind = None if isinstance(labels, torch.Tensor) else "multi_label"  # floats of 0 and 1 are targets of such labels
+    several = dataset_from_memory({"train": (PIXELS, labels)}, label_kind=kind)
+    assert several.label_kind == "multi_label" and several.train.labels.shape == (12, 1)
 
 
 def test_column_of_names_is_one_class_for_each_image() -> None:
@@ -125,6 +130,16 @@ def test_data_frame_of_labels_names_the_classes_by_its_columns() -> None:
     assert np.array_equal(several.train.labels, TAGS)
     single = dataset_from_memory({"train": (PIXELS, pandas.DataFrame({"kind": ["x", "y"] * 6}))})
     assert single.label_kind == "single_label" and single.classes == ("x", "y")
+
+
+def test_data_frames_of_labels_have_their_columns_in_one_order() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TAGS, columns=["cat", "dog", "bird"])
+    found = dataset_from_memory({"train": (PIXELS, frame), "test": (PIXELS, frame[["bird", "cat", "dog"]])})
+    assert np.array_equal(found.test.labels, TAGS)
+    with pytest.raises(DataError, match="test has labels of the classes bird, cat, cow, and the first split those of"):
+        renamed = frame[["bird", "cat", "dog"]].rename(columns={"dog": "cow"})
+        dataset_from_memory({"train": (PIXELS, frame), "test": (PIXELS, renamed)})
 
 
 @pytest.mark.parametrize("values", [[0, None, *[1] * 10], ["a", None, *["b"] * 10]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def test_load_scored_dataset_with_copies_of_training_images_is_scored(draw, trai
     shutil.copy(dataset.train.paths[0], dataset.test.paths[0])
     scored = load_scored_dataset(dataset.train.paths[0].parents[1], "test", trained_on=trained_on, on_note=notes.append)
     assert scored.test.names == dataset.test.names and not notes
+
+
+def test_load_scored_dataset_of_test_rows_alone_notes_copies_of_training_images(draw, trained_on):
+    dataset, notes = load_dataset(draw() / "data"), list[str]()
+    root = dataset.train.paths[0].parents[1]
+    for copied, name in zip(dataset.train.paths, dataset.test.names, strict=False):
+        shutil.copy(copied, root / name)
+    rows = "".join(f"{name},{name.split('/')[0]},test\n" for name in dataset.test.names)
+    (root / "test.csv").write_text(f"path,label,split\n{rows}")
+    scored = load_scored_dataset(root / "test.csv", "test", trained_on=trained_on, on_note=notes.append)
+    assert len(scored.test) == len(dataset.test)
+    assert re.search(r"test holds \d+ images? that were trained on, so the score may be too high", notes[0])
 
 
 def test_load_scored_dataset_of_lists_is_whole(draw, trained_on):

@@ -135,9 +135,9 @@ def test_table_with_faulty_labels_names_the_lines(root, columns, options, reason
 
 
 @pytest.mark.parametrize("kind", [None, "multi_label"])
-@pytest.mark.parametrize("form", ["lists", "booleans", "json in csv", "joined"])
+@pytest.mark.parametrize("form", ["lists", "booleans", "json in csv", "joined", "two classes"])
 def test_lists_of_0_and_1_for_each_class_are_refused(root, form, kind):
-    sets = [[1, 0, 0], [0, 1, 1], [0, 0, 0]] * 4
+    sets = [[1, 0, 0], [0, 1, 1], [0, 0, 0]] * 4 if form != "two classes" else [[1, 0], [0, 1]] * 6
     if form in ("lists", "booleans"):
         path = root / "labels.jsonl"
         rows = [{"image": name, "label": [bool(x) if form == "booleans" else x for x in row]}

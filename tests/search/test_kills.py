@@ -54,16 +54,18 @@ def kill(*given):
 
 
 setattr(sys.modules[module], name, kill)
-options = {"image_size": 48, "batch_size": 2, "head": "linear"} if "mask" in module else {}
+options = {"image_size": 48, "batch_size": 2, "head": "linear"} if "segmentation" in module else {}
 result, clock = simulation.run(sys.argv[2], pathlib.Path(sys.argv[3]), method="vpt(length=4)", **options)
 """
 
 
-@pytest.mark.parametrize("function", ["selection.measure_step", "selection.run_trial", "mask_costs._measure_step"])
+@pytest.mark.parametrize(
+    "function", ["selection.measure_step", "selection.run_trial", "segmentation.costs._measure_step"]
+)
 def test_candidate_that_has_the_process_killed_twice_is_given_up(
     images: Path, scenes: Path, tmp_path: Path, function: str
 ) -> None:
-    out, data = tmp_path / "a.safetensors", scenes if "mask" in function else images
+    out, data = tmp_path / "a.safetensors", scenes if "segmentation" in function else images
     folder = str(Path(__file__).parent)
     line = [sys.executable, "-c", KILLED_SCRIPT, folder, str(data), str(out), f"vpt.search.{function}"]
     ends = [subprocess.run(line, capture_output=True, text=True, check=False) for _ in range(3)]

@@ -1,6 +1,6 @@
 """The calls that predict."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import TextIOBase
 from pathlib import Path
@@ -196,10 +196,14 @@ def _images(source: Any, on_note: Callable[[str], None]) -> tuple[list[ImageInpu
         return [source], True
     if isinstance(source, np.ndarray | Tensor):
         return (list(source), False) if source.ndim == 4 else ([source], True)
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+    try:
+        each = None if isinstance(source, Mapping) else iter(source)  # also of sequences that have __getitem__ alone
+    except TypeError:
+        each = None
+    if each is None:
         raise SpecError(f"the images are a value of type {type(source).__name__}; {_FORMS}")
     images: list[ImageInput] = []
-    for image in source:
+    for image in each:
         images += find_images([image], on_note) if isinstance(image, str | Path) else [_content(image)]
     return images, False
 

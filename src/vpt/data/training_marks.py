@@ -51,7 +51,7 @@ def check_split_again(
     """Check that training images are still in train where the data of the training are split again.
 
     They are not if images were added or deleted since, or the seed is another one. A copy in another split, whose
-    original is in train, is none of them: the training noted it.
+    original is in train, is none of them: the training noted it. Data without train were not split again.
 
     Args:
         source: The data.
@@ -60,14 +60,19 @@ def check_split_again(
         marks: What `make_marks` returned.
 
     Returns:
-        A note if training images are in another split than train and the scored one, else "".
+        A note if training images are in another split than train and the scored one, or in the scored one of data
+        without train, else "".
 
     Raises:
-        DataError: Training images are in the scored split.
+        DataError: Training images are in the scored split of data that are split again.
     """
     found = {name: set(_marked(images, marks)) for name, images in splits.items() if name != "train"}
     if not any(found.values()):
         return ""
+    if not any(True for _ in splits["train"]):
+        trained = pluralize(len(found[scored]), "image")
+        note = f"{source}: {scored} holds {trained} that were trained on, so the score may be too high"
+        return note if found[scored] else ""
     kept = set(_marked(splits["train"], marks))
     counts = {name: len(moved) for name, own in found.items() if (moved := own - kept)}
     where = ", ".join(f"{count} in {name}" for name, count in counts.items())

@@ -59,6 +59,7 @@ def import_parquet(
         DataError: The source does not exist, its columns are not clear, or `folder` was made from another source or
             from other columns.
     """
+    source = re.sub("^hub:", _HUB, source) if isinstance(source, str) else source  # as 0.1.0 had it
     with preparation(folder) as is_missing:
         if is_missing:
             _import(source, folder, image_column, label_column, progress)

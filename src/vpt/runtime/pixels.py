@@ -58,6 +58,7 @@ def read_image(source: ImageSource, value_range: ValueRange | None = None) -> Im
         DataError: The image cannot be used.
         VptError: An image with more than 8 bits per channel needs a package that is not installed.
     """
+    name = "an image in memory" if isinstance(source, Image.Image) else source
     if not isinstance(source, ImageSource):
         raise DataError(f"an image is a {type(source).__name__}; give the path of a JPEG or PNG file")
     try:
@@ -69,9 +70,9 @@ def read_image(source: ImageSource, value_range: ValueRange | None = None) -> Im
     except VptError:
         raise
     except UnreadableImageError as error:
-        raise DataError(f"{source} cannot be used: {error}; replace it") from error
+        raise DataError(f"{name} cannot be used: {error}; replace it") from error
     except Exception as error:  # Pillow raises any kind of error where it decodes a damaged file only now
-        raise DataError(f"{source} cannot be used: damaged, or of another kind: {error}; replace it") from error
+        raise DataError(f"{name} cannot be used: damaged, or of another kind: {error}; replace it") from error
 
 
 def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -107,7 +107,8 @@ def dataset_from_memory(
     shared = given[first].classes or default_classes or ()
     names = {name: tuple(own_names or split.classes or shared) for name, split in given.items()}
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
-        return _numeric_dataset(given, names[first], groups, notes)
+        ordered = {name: _order_columns(name, split, names[name], names[first]) for name, split in given.items()}
+        return _numeric_dataset(ordered, names[first], groups, notes)
     known = names[first] or tuple(map(str, range(columns))) or known_classes(given[first].labels)
     if columns not in (0, len(known)):
         raise DataError(
@@ -151,6 +152,21 @@ def _join_columns(given: dict[str, _LabeledImages]) -> tuple[dict[str, _LabeledI
         return given, 0
     single = {name: tuple(labels.argmax(axis=1).tolist()) for name, labels in columns.items()}
     return {name: replace(given[name], labels=labels) for name, labels in single.items()}, width
+
+
+def _order_columns(
+    name: str, split: _LabeledImages, names: tuple[str, ...], classes: tuple[str, ...]
+) -> _LabeledImages:
+    """Return a split whose columns of labels have the order of the classes."""
+    labels = np.asarray(split.labels)
+    if names == classes or labels.ndim != 2 or len(names) != labels.shape[1]:
+        return split
+    if set(names) != set(classes):
+        raise DataError(
+            f"{name} has labels of the classes {comma_list(list(names))}, and the first split those of "
+            f"{comma_list(list(classes))}; give the same columns"
+        )
+    return replace(split, labels=np.ascontiguousarray(labels[:, [names.index(one) for one in classes]]))
 
 
 def _numeric_dataset(

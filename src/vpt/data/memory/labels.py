@@ -19,7 +19,8 @@ def read_labels(
     """Return integers and names one by one, and several labels of an image, or numbers to predict, as an array.
 
     Args:
-        labels: A label for each image. A column (n, 1) is one label for each image, except for "multi_label".
+        labels: A label for each image. A column (n, 1) is one label for each image, except for "multi_label", and
+            for 0.0 and 1.0, the targets of one class of several labels.
         split: Name of the split, for messages.
         label_kind: "regression" reads integers as numbers, too. Default: by the labels.
 
@@ -31,7 +32,8 @@ def read_labels(
     """
     values = tuple(label.tolist() if hasattr(label, "tolist") else label for label in labels)
     are_lists = all(isinstance(label, list | tuple) and len(label) == 1 for label in values)
-    if are_lists and label_kind != "multi_label":
+    are_targets = are_lists and all(isinstance(label[0], float) and label[0] in (0, 1) for label in values)
+    if are_lists and label_kind != "multi_label" and (label_kind is not None or not are_targets):
         values = tuple(label[0] for label in values)
     values = tuple(int(label) if isinstance(label, bool) else label for label in values)
     for index, label in enumerate(values):

@@ -82,7 +82,8 @@ def refuse_indicators(tables: Sequence[tuple[Table, tuple[str, ...]]]) -> None:
         tables: The tables, each with its column of several labels.
 
     Raises:
-        DataError: All lists have 0 and 1 alone and one length, and one has a value twice, as no list of classes has.
+        DataError: All lists have 0 and 1 alone and one length, and one has a value twice, or two have another order, as
+            no lists of classes have.
     """
     found = [
         (table, column, parts)
@@ -92,7 +93,9 @@ def refuse_indicators(tables: Sequence[tuple[Table, tuple[str, ...]]]) -> None:
     ]
     lists = [[binary_value(part) for part in parts] for _, _, parts in found]
     is_binary = not any(None in values for values in lists) and len(set(map(len, lists))) == 1
-    if is_binary and any(len(set(values)) < len(values) for values in lists):
+    repeats = any(len(set(values)) < len(values) for values in lists)
+    is_ordered = is_binary and len({tuple(values) for values in lists if len(values) > 1}) > 1  # as no set of names is
+    if is_binary and (repeats or is_ordered):
         table, column, parts = found[0]
         raise DataError(
             f"{table.path}: the column {column} holds {parts} and the like, 0 or 1 for each class; write a column for "
