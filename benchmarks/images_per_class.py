@@ -35,7 +35,7 @@ from prompt_family import format_scores
 from report import BENCHMARKS_DIR, RESULTS_DIR, format_provenance, write_between_marks, write_section
 from vpt.core.io import write_atomic
 from vpt.experiments.reports.run_table import to_csv
-from vpt.experiments.significance import paired_interval
+from vpt.experiments.significance import paired_t_interval
 from vpt.plots import canvas, style
 
 PLANS = (
@@ -164,7 +164,7 @@ def compare(cells: Mapping[Key, Runs], kept: Mapping[str, Any]) -> list[dict[str
             points, low, high = bootstrap(answers)
         else:
             points = statistics.fmean(ours.top1) - statistics.fmean(theirs.top1)
-            low, high = paired_interval(ours.top1, theirs.top1) or (points, points)
+            low, high = paired_t_interval(ours.top1, theirs.top1) or (points, points)
         over = "draws" if answers is None else "draws and images" if len(ours.seeds) > 1 else "images"
         rows.append({"set": name, "images": count, "ours": own, "above": method, "points": points, "low": low,
                      "high": high, "over": over})  # fmt: skip

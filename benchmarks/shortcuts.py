@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
-from vpt.experiments.significance import paired_interval
+from vpt.experiments.significance import paired_t_interval
 from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 
@@ -149,7 +149,7 @@ def with_intervals(curves: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
         for name, points in scoring_gains(runs).items():
             low, high = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
             if name == "best epoch":
-                low, high = paired_interval([max(run) for run in runs], last) or (points, points)
+                low, high = paired_t_interval([max(run) for run in runs], last) or (points, points)
             yield row_of(task, method, name, points, low, high, len(runs))
         found = {kind: curves[kind].get((task, method), {}) for kind in ("jpeg", "inception")}
         for kind, other in {**found, "untuned": plain.get((task, f"{method}, untuned"), {})}.items():
@@ -157,7 +157,7 @@ def with_intervals(curves: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
             if both:
                 ours, theirs = ([own[seed][-1] for seed in both] for own in (other, seeds))
                 points = statistics.fmean(ours) - statistics.fmean(theirs)
-                low, high = paired_interval(ours, theirs) or (points, points)
+                low, high = paired_t_interval(ours, theirs) or (points, points)
                 yield row_of(task, method, TRAINING[kind], points, low, high, len(both))
 
 

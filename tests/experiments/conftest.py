@@ -15,7 +15,7 @@ from PIL import Image
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.planning.file import load_experiment
 from vpt.experiments.running.worker import run_worker
-from vpt.experiments.search import runnable_runs
+from vpt.experiments.selection import runnable_runs
 from vpt.experiments.store import Record, Store
 
 PLAN = """

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vpt.cli.demo import command
 from vpt.experiments.planning.file import find_plan_file, load_experiment
-from vpt.experiments.search import runnable_runs
-from vpt.experiments.significance import paired_interval
+from vpt.experiments.selection import runnable_runs
+from vpt.experiments.significance import paired_t_interval
 
 SHORT = """
 name = "demo"
@@ -112,7 +112,7 @@ def test_demo_lines_of_the_readme_equal_the_record() -> None:
     prompts, *others = record["rows"]
     for other in others:
         ours, theirs = prompts["top1"][:3], other["top1"][:3]  # those of a demo without options
-        low, high = paired_interval(ours, theirs) or (0.0, 0.0)
+        low, high = paired_t_interval(ours, theirs) or (0.0, 0.0)
         difference, *bounds = (f"{100 * value:+.1f}" for value in ((sum(ours) - sum(theirs)) / 3, low, high))
         line = f"{prompts['method']} - {other['method']}: {difference} points, 95 % interval {bounds[0]} to {bounds[1]}"
         assert f"{line}, paired over draws\n" in readme

@@ -14,7 +14,7 @@ from vpt.experiments.reports.report import write_report
 from vpt.experiments.reports.status import read_status
 from vpt.experiments.running.local_executor import InlineExecutor
 from vpt.experiments.running.runner import run_experiment
-from vpt.experiments.search import remaining_runs, resolved_runs
+from vpt.experiments.selection import remaining_runs, resolved_runs
 from vpt.experiments.store import RECORD_FORMAT, Store
 from vpt.training import Callback
 

@@ -17,7 +17,7 @@ from vpt.experiments.planning.file import builtin_plans, load_experiment
 from vpt.experiments.running import worker as worker_module
 from vpt.experiments.running.head_jobs import tune_heads
 from vpt.experiments.running.worker import execute_runs, run_worker
-from vpt.experiments.search import best_setting, run_batches
+from vpt.experiments.selection import best_setting, run_batches
 from vpt.experiments.store import Record, Store
 
 HEADS = (

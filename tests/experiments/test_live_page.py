@@ -14,7 +14,7 @@ from helpers.drawn_page import page_faults
 from vpt.cli.bench import command
 from vpt.errors import StorageError
 from vpt.experiments.reports.live_page import ExperimentPage
-from vpt.experiments.search import resolved_runs
+from vpt.experiments.selection import resolved_runs
 from vpt.experiments.store import Store
 from vpt.training import Callback, EpochMetrics
 

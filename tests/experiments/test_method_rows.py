@@ -10,7 +10,7 @@ import pytest
 
 from vpt.errors import SpecError, VptError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.experiments.selection import remaining_runs, runnable_runs
 
 ExperimentOf = Callable[..., Experiment]
 

@@ -19,7 +19,7 @@ from vpt.experiments.experiment import Experiment
 from vpt.experiments.planning import file as plan_file
 from vpt.experiments.planning.file import find_plan_file, load_experiment
 from vpt.experiments.running.cost_estimate import estimate_cost
-from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.experiments.selection import remaining_runs, runnable_runs
 from vpt.methods import VPT, parse_method
 from vpt.protocols import load_protocol
 

@@ -16,7 +16,7 @@ from vpt.experiments.planning.file import builtin_plans, find_plan_file, load_ex
 from vpt.experiments.planning.schema import plan_model
 from vpt.experiments.planning.validation import ErrorCollector, read_toml, validate
 from vpt.experiments.running.worker import run_worker
-from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.experiments.selection import remaining_runs, runnable_runs
 from vpt.experiments.store import Store
 from vpt.protocols import Departure, apply_protocol
 

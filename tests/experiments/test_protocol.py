@@ -14,7 +14,7 @@ from vpt.errors import TrainingError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.running import worker as worker_module
 from vpt.experiments.running.worker import execute_runs, run_worker
-from vpt.experiments.search import best_setting, remaining_runs, runnable_runs
+from vpt.experiments.selection import best_setting, remaining_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.job import Job
 

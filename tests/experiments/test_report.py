@@ -30,7 +30,7 @@ from vpt.experiments.reports.table import Table, format_mean_std, format_percent
 from vpt.experiments.reports.tables import build_tables, settings_table
 from vpt.experiments.results import load_results
 from vpt.experiments.running.worker import run_worker
-from vpt.experiments.search import resolved_runs, runnable_runs
+from vpt.experiments.selection import resolved_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.plots import style
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline

@@ -10,7 +10,7 @@ import pytest
 
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.planning.file import load_experiment
-from vpt.experiments.search import runnable_runs
+from vpt.experiments.selection import runnable_runs
 
 ExperimentOf = Callable[..., Experiment]
 

@@ -28,7 +28,7 @@ from vpt.experiments.running import worker as worker_module
 from vpt.experiments.running.local_executor import LocalExecutor, _handle_dead_worker
 from vpt.experiments.running.runner import ProgressReporter, run_experiment
 from vpt.experiments.running.worker import execute_runs, run_worker
-from vpt.experiments.search import run_batches, runnable_runs
+from vpt.experiments.selection import run_batches, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training import Callback, EpochMetrics, HistoryCallback
 

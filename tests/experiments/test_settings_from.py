@@ -18,7 +18,7 @@ from vpt.experiments.reports.status import read_status
 from vpt.experiments.results import load_results
 from vpt.experiments.running.cost_estimate import estimate_cost
 from vpt.experiments.running.worker import run_worker
-from vpt.experiments.search import best_setting, count_runs, remaining_runs, runnable_runs
+from vpt.experiments.selection import best_setting, count_runs, remaining_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 
 FROM = ('name = "hue", data', 'name = "hue", settings_from = "shade", images_per_class = 3, data')

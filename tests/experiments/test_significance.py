@@ -14,7 +14,7 @@ from vpt.experiments.significance import (
     differences,
     group_mean,
     mean,
-    paired_interval,
+    paired_t_interval,
     std,
     welch,
     wilcoxon,
@@ -83,8 +83,8 @@ def test_welch_of_one_constant_side_equals_closed_form() -> None:
 def test_paired_interval_of_draws_equals_scipy_ttest() -> None:
     ours, theirs = [0.91, 0.88, 0.93, 0.90], [0.89, 0.87, 0.88, 0.91]
     expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-    assert paired_interval(ours, theirs) == pytest.approx((expected.low, expected.high))
-    assert paired_interval([0.5], [0.4]) is None
+    assert paired_t_interval(ours, theirs) == pytest.approx((expected.low, expected.high))
+    assert paired_t_interval([0.5], [0.4]) is None
 
 
 def test_group_mean_and_wins_of_the_paper_equal_its_tables(shared: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from vpt.cli.bench import command
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.running.verification import verify
-from vpt.experiments.search import runnable_runs
+from vpt.experiments.selection import runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training import Callback
 

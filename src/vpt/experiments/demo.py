@@ -13,7 +13,7 @@ from vpt.experiments.planning.file import find_plan_file, load_experiment
 from vpt.experiments.results import Cell, ExperimentResults, load_results
 from vpt.experiments.running.local_executor import InlineExecutor, LocalExecutor
 from vpt.experiments.running.runner import raise_errors, run_experiment
-from vpt.experiments.significance import paired_interval
+from vpt.experiments.significance import paired_t_interval
 from vpt.experiments.store import Store
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
@@ -101,7 +101,7 @@ def compare_prompts(results: ExperimentResults) -> list[PairedDifference]:
     for cell in cells:
         if not _is_prompts(cell):
             difference = statistics.fmean(prompts.scores) - statistics.fmean(cell.scores)
-            interval = paired_interval(prompts.scores, cell.scores)
+            interval = paired_t_interval(prompts.scores, cell.scores)
             found.append(PairedDifference(prompts.method, cell.method, difference, interval))
     return found
 

@@ -13,7 +13,7 @@ from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import METRICS, Experiment
 from vpt.experiments.run_identity import training_options
-from vpt.experiments.search import Records, best_setting, cell_runs, resolved_runs
+from vpt.experiments.selection import Records, best_setting, cell_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 
 _TASK_CONDITIONS = (

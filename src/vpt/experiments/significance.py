@@ -58,7 +58,7 @@ def differences(ours: Mapping[str, float | None], theirs: Mapping[str, float | N
     return {task: round(a - b, _DECIMALS) for task, a, b in pairs if a is not None and b is not None}
 
 
-def paired_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
+def paired_t_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
     """Return Student's 95 % interval of the mean difference of two methods on the same draws.
 
     Args:

@@ -23,7 +23,7 @@ from vpt.experiments.results import load_results
 from vpt.experiments.running.local_executor import InlineExecutor
 from vpt.experiments.running.runner import Executor, raise_errors, run_experiment
 from vpt.experiments.running.worker import result_record
-from vpt.experiments.search import resolved_runs
+from vpt.experiments.selection import resolved_runs
 from vpt.experiments.store import Store
 from vpt.methods.base import Method, Sum
 from vpt.methods.registry import parse_method

@@ -14,7 +14,7 @@ from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.reports.cell_verdicts import judge_cells, summarize
 from vpt.experiments.reports.tables import format_cell
 from vpt.experiments.results import Cell, load_results
-from vpt.experiments.search import count_runs, resolved_runs
+from vpt.experiments.selection import count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 from vpt.plots.inline_svg import sparkline
 from vpt.plots.pages import page_environment

@@ -14,7 +14,7 @@ from vpt.errors import BackboneError, SpecError
 from vpt.experiments.reports import table
 from vpt.experiments.reports.cell_verdicts import OF_CELLS, judge_cells, judge_record
 from vpt.experiments.results import load_results
-from vpt.experiments.search import cell_runs
+from vpt.experiments.selection import cell_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.verdicts import Verdict
 

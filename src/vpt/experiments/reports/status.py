@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vpt.experiments.reports.cell_verdicts import CellVerdict, judge_cells, judge_record
 from vpt.experiments.results import load_results
-from vpt.experiments.search import count_runs, resolved_runs
+from vpt.experiments.selection import count_runs, resolved_runs
 from vpt.experiments.store import Store
 from vpt.protocols import Departure, describe_protocol
 

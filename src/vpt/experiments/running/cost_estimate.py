@@ -14,7 +14,7 @@ from vpt.core.text import comma_list, format_duration, pluralize
 from vpt.experiments.design import MethodRow, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.running.method_cost import MethodCost, measure_cost
-from vpt.experiments.search import remaining_runs
+from vpt.experiments.selection import remaining_runs
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import TaskConfig
 

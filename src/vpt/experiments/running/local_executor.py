@@ -19,7 +19,7 @@ from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.running.runner import ProgressReporter
 from vpt.experiments.running.worker import POLL_INTERVAL, run_worker
-from vpt.experiments.search import resolved_runs
+from vpt.experiments.selection import resolved_runs
 from vpt.experiments.store import Record, Store
 
 _LOCK_LOST_EXIT_CODE = 75  # exit code of a worker whose run was taken over; the system's own name for it is "try again"

@@ -23,7 +23,7 @@ from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, BatchLock, heartbeat
 from vpt.experiments.running.runner import ProgressReporter
 from vpt.experiments.running.worker import POLL_INTERVAL, execute_runs
-from vpt.experiments.search import run_batches
+from vpt.experiments.selection import run_batches
 from vpt.experiments.store import Record, Store
 
 

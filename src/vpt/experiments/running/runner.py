@@ -10,7 +10,7 @@ from vpt import errors
 from vpt.core.text import pluralize
 from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.search import count_runs, remaining_runs, resolved_runs, runnable_runs
+from vpt.experiments.selection import count_runs, remaining_runs, resolved_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.callbacks import Callback
 from vpt.training.loggers import FailSafeLogger, Logger

@@ -14,7 +14,7 @@ from vpt.errors import DataError
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.running.worker import execute_runs
-from vpt.experiments.search import batch_of, resolved_runs
+from vpt.experiments.selection import batch_of, resolved_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.callbacks import Callback
 

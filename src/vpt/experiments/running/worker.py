@@ -20,7 +20,7 @@ from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import heartbeat
 from vpt.experiments.running.head_jobs import tune_heads
 from vpt.experiments.running.runner import ProgressReporter
-from vpt.experiments.search import count_runs, run_batches
+from vpt.experiments.selection import count_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
 from vpt.model.load import load

@@ -248,7 +248,7 @@ def score_images(
         yield PixelScores(confusion.numpy(), loss / max(1, int((targets != IGNORE_INDEX).sum())), bins)
 
 
-def compare_masks(
+def show_masks(
     model: TunedModel, dataset: SegmentationDataset, split: str, inference: InferenceConfig, limit: int = 4
 ) -> list[Picture]:
     """Return images with their true and their predicted masks and the wrong pixels, evenly from a split.

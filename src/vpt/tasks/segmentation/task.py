@@ -36,7 +36,7 @@ from vpt.tasks.segmentation.config import SegmentationConfig, refuse_ineffective
 from vpt.tasks.segmentation.discriminant import check_head, check_options, solve_head
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.pair_reader import PairReader
-from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
+from vpt.tasks.segmentation.prediction import choose_colors, predict_masks, score_split, show_masks
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.streaming import choose_crop_loading
 from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig
@@ -123,7 +123,7 @@ class SegmentationData(PreparedData):
 
     def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
         """Return images with their true and their predicted masks."""
-        return compare_masks(model, self.dataset, split, InferenceConfig())
+        return show_masks(model, self.dataset, split, InferenceConfig())
 
 
 class SegmentationTask(Task):
@@ -213,7 +213,7 @@ class SegmentationTask(Task):
         inference = _inference(options)
         scores = score_split(model, dataset, split, inference, progress)
         evaluation = make_evaluation(split, len(dataset.splits[split]), scores, dataset.classes)
-        return replace(evaluation, pictures=partial(compare_masks, model, dataset, split, inference))
+        return replace(evaluation, pictures=partial(show_masks, model, dataset, split, inference))
 
     def predict(  # noqa: D102
         self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
