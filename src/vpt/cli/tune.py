@@ -38,8 +38,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "option turns the search off].", float)  # fmt: skip
 @option("--max-size", "A search skips methods of its own choice whose tuned file would have more MB [default: 10].",
         float)  # fmt: skip
-@option("--method", 'Method, such as "vpt(length=10, depth=deep)"; `vpt list methods` names all; the first term of a sum sets its rates [default: vpt; a '
-        "search tries several].", shell_complete=complete_methods)  # fmt: skip
+@option("--method", 'Method, such as "vpt(length=10, depth=deep)"; `vpt list methods` names all; the first term '
+        "of a sum sets its rates [default: vpt; a search tries several].", shell_complete=complete_methods)  # fmt: skip
 @option("--head", "Head: linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or "
         "fpn, with options [default: linear; segmentation: by backbone].")  # fmt: skip
 @option("--batch-size", "Images per training step; auto: as many as fit into memory [default: 16 with AdamW and "
