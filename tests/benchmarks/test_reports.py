@@ -162,9 +162,9 @@ def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callabl
     # one, the three left choose 1 (60 of 57.3).
     assert choice == "| 3 | `vpt` | 2 | +0.0 | +0.0 | +0.0 | -30.0 |"
     verdicts = defaults.format_verdicts(results).splitlines()
-    assert verdicts[-1] == "| 3 | `vpt` | 4 of 4 | 4 of 4 |"
+    assert verdicts[-1] == "| 3 | `vpt` | 4 of 4 | 4 of 4 | 4 of 4 | 4 of 4 |"
     results["rsscn7", *probe]["ridge regression"] = 50.0  # the better probe counts, and what is equal is not above
-    assert defaults.format_verdicts(results).splitlines()[-1] == "| 3 | `vpt` | 4 of 4 | 3 of 4 |"
+    assert defaults.format_verdicts(results).splitlines()[-1] == "| 3 | `vpt` | 4 of 4 | 3 of 4 | 4 of 4 | 4 of 4 |"
     del results["rsscn7", *probe]["ridge regression"]
     table = defaults.format_table(results, "val")
     assert f"| 3 | `vpt` | 2 | {head} | +21.0 (1) | +21.0 (1) | +21.0 (1) | +10.0 (1) |" in table

@@ -36,7 +36,7 @@ def test_solve_head_with_auto_takes_the_penalty_with_the_lowest_log_loss() -> No
 
 @pytest.mark.parametrize("penalty", [0, -1.0, float("nan"), "best"])
 def test_solve_head_with_unusable_penalty_is_refused(penalty: float) -> None:
-    with pytest.raises(SpecError, match=r"ridge is .*; it must be above 0"):
+    with pytest.raises(SpecError, match=r"ridge is .*; it must be a number above 0"):
         solved(penalty)
 
 
