@@ -21,8 +21,9 @@ from vpt.core import ray_cluster
 from vpt.core.ray_cluster import check_cluster, connect_cluster
 from vpt.errors import ExitCode, SpecError, VptError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.running.ray_executor import RayExecutor, _run_remotely
+from vpt.experiments.running.ray_executor import RayExecutor, _ClusterRuns, _run_remotely
 from vpt.experiments.running.runner import run_experiment
+from vpt.experiments.selection import run_batches
 from vpt.experiments.store import Store
 
 # In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
@@ -34,6 +35,7 @@ from ray.cluster_utils import Cluster
 from vpt.experiments.running.ray_executor import RayExecutor
 from vpt.experiments.planning.file import load_experiment
 from vpt.experiments.running.runner import run_experiment
+from vpt.experiments.selection import run_batches
 from vpt.training import Callback
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -144,6 +146,22 @@ def test_ray_executor_without_shared_folder_scores_ensembles(
     assert [record.status for record in records.values()] == ["done"] * 10
     assert sorted(record.task for record in records.values() if record.stage == "ensemble") == ["hue", "shade"]
     assert not list((tmp_path / "out" / "locks").iterdir())
+
+
+def test_lost_batch_gives_its_error_to_a_run_without_a_record(
+    experiment_of: Callable[..., Experiment], done: Store, tmp_path: Path
+) -> None:
+    runs = [run for batch in run_batches(experiment_of(), {}) for run in batch][:2]
+    store, released = Store(tmp_path), list[bool]()
+    store.add(done.records()[runs[0].id])
+
+    def lose() -> None:
+        raise VptError("the node is gone")
+
+    lock = SimpleNamespace(release=lambda: released.append(True))
+    cluster: Any = SimpleNamespace(pending={lose: (runs, lock)}, ray=InlineRay(), store=store)
+    _ClusterRuns._collect(cluster, lose)
+    assert [store.records()[run.id].status for run in runs] == ["done", "error"] and released == [True]
 
 
 @pytest.mark.parametrize(

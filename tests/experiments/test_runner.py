@@ -96,6 +96,20 @@ class TestRunLocks:
             RunLocks(tmp_path).acquire("run")
         assert not list(tmp_path.iterdir())
 
+    def test_acquire_all_on_a_full_disk_holds_no_lock(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        locks = RunLocks(tmp_path)
+        acquire = locks.acquire
+
+        def fill(run_id: str) -> Any:
+            if run_id == "run":
+                raise StorageError("the disk is full")
+            return acquire(run_id)
+
+        monkeypatch.setattr(locks, "acquire", fill)
+        with pytest.raises(StorageError, match="the disk is full"):
+            locks.acquire_all(["other", "run"])
+        assert not locks.held()
+
     def test_heartbeat_of_lost_lock_calls_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lock_module, "HEARTBEAT_INTERVAL", 0.01)
         lock, calls = RunLocks(tmp_path).acquire_all(["other", "run"]), list[str]()

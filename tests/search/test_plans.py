@@ -120,5 +120,4 @@ def test_steps_are_measured_with_every_batch_size(batch_size: int, least: int, m
     examples = Examples(np.zeros((5, 3, 8, 8), np.uint8), np.zeros(5, np.int64))
     pool: Any = SimpleNamespace(examples=examples, job_data=lambda job, rows: rows, device="cpu")
     job = make_job("data", "out.safetensors", task="classification", method="full", batch_size=batch_size)
-    seconds = measure_step(pool, job, Budget(60, clock), Callback())
-    assert seconds == pytest.approx(0.5, rel=1.01) and seconds > 0
+    assert measure_step(pool, job, Budget(60, clock), Callback()) == pytest.approx(0.5)

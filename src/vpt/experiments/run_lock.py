@@ -130,12 +130,16 @@ class RunLocks:
             StorageError: A lock cannot be written.
         """
         locks: list[RunLock] = []
-        for run_id in sorted(run_ids):  # in one order: of two processes, the one with the first common run gets all
-            lock = self.acquire(run_id)
-            if lock is None:
-                BatchLock(tuple(locks)).release()
-                return None
-            locks.append(lock)
+        try:
+            for run_id in sorted(run_ids):  # in one order: of two processes, the one with the first common run gets all
+                lock = self.acquire(run_id)
+                if lock is None:
+                    BatchLock(tuple(locks)).release()
+                    return None
+                locks.append(lock)
+        except StorageError:
+            BatchLock(tuple(locks)).release()
+            raise
         return BatchLock(tuple(locks))
 
     def held(self) -> dict[str, int]:

@@ -151,7 +151,7 @@ def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> fl
     )
     steps = CallbackList([StepsOnly(callback), timer])
     train_model(short, pool.job_data(short, select(pool.examples, rows)), steps, pool.device)
-    return (timer.times[-1] - timer.times[0]) / (batch * (len(timer.times) - 1))
+    return (timer.times[-1] - timer.times[0]) / (len(rows) - batch)
 
 
 def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:

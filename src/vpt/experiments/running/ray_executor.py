@@ -162,7 +162,9 @@ class _ClusterRuns:
         try:
             records, tuned = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            records, tuned = [Record.of_error(runs[0], f"Ray gave no result: {one_line(error)}")], {}
+            left = [run for run in runs if not self.store.has_record(run.id)]  # a record stays as it is
+            records = [Record.of_error(run, f"Ray gave no result: {one_line(error)}") for run in left[:1]]
+            tuned = {}
         for record in records:
             if record.id in tuned:
                 write_atomic(self.store.tuned_path(record.id), tuned[record.id])
